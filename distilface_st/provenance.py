@@ -1,0 +1,69 @@
+"""What made a result: package versions, the command, the seed, and fingerprints of the model and the data."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Iterable
+
+    from torch import nn
+
+_PACKAGES = ("distilface-st", "sentence-transformers", "transformers", "torch", "numpy", "scipy", "datasets")
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that decide a number; packages that are not installed are left out."""
+    found = {"python": platform.python_version()}
+    for name in _PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def command() -> str:
+    """The command line as typed, the program's folder left out."""
+    return " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])
+
+
+def model_fingerprint(model: nn.Module) -> str:
+    """64-bit BLAKE2b of all parameters and buffers, by name: equal weights give equal fingerprints."""
+    import torch
+
+    digest = hashlib.blake2b(digest_size=8)
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        raw = tensor.detach().cpu().contiguous().flatten().view(torch.uint8)
+        digest.update(raw.numpy().data)
+    return digest.hexdigest()
+
+
+def file_fingerprint(paths: Iterable[str | os.PathLike[str]]) -> str:
+    """64-bit BLAKE2b over the bytes of the given files, in the given order."""
+    digest = hashlib.blake2b(digest_size=8)
+    for path in paths:
+        with open(path, "rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()
+
+
+def text_fingerprint(texts: Iterable[str]) -> str:
+    """64-bit BLAKE2b over texts, in the given order, each ended by a NUL."""
+    digest = hashlib.blake2b(digest_size=8)
+    for text in texts:
+        digest.update(text.encode("utf-8", "surrogatepass") + b"\0")
+    return digest.hexdigest()
+
+
+def provenance(**known: Any) -> dict[str, Any]:
+    """Versions and command, with whatever else is known (``seed``, ``model``, ``data``, ...) added."""
+    return {"versions": versions(), "command": command(), **known}

@@ -1,0 +1,64 @@
+"""What the commands share: option types, output, and errors as one line."""
+
+from __future__ import annotations
+
+import json
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ..errors import InputError, MissingExtraError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from rich.console import Console
+
+Device = Annotated[
+    str | None, typer.Option("--device", help="Where to run: cpu, cuda, cuda:1, mps. Default: the best there is.")
+]
+BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Sentences in one forward pass.")]
+Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of everything random.")]
+JsonFile = Annotated[
+    str | None, typer.Option("--json", metavar="FILE", help="Write the result as JSON to FILE, or to stdout for '-'.")
+]
+StsDir = Annotated[
+    Path | None,
+    typer.Option("--sts-dir", help="Folder with the STS sets in SentEval's layout. Default: the sets from the Hub."),
+]
+
+
+def console() -> Console:
+    """The console for tables and progress: stderr, so that stdout holds nothing but results that were asked for."""
+    from rich.console import Console
+
+    return Console(stderr=True)
+
+
+def write_result(result: dict[str, Any], json_file: str | None) -> None:
+    """Write ``result`` where ``--json`` says: nowhere, to stdout (``-``) or, atomically, to a file."""
+    if json_file is None:
+        return
+    if json_file == "-":
+        json.dump(result, sys.stdout, indent=2, ensure_ascii=False, allow_nan=False)
+        sys.stdout.write("\n")
+        return
+    from ..files import write_json
+
+    write_json(json_file, result)
+
+
+@contextmanager
+def user_errors() -> Iterator[None]:
+    """Turn a user's mistake into one line on stderr and exit status 1; a bug keeps its traceback."""
+    try:
+        yield
+    except (InputError, MissingExtraError, OSError) as error:
+        message = " ".join(str(error).split())
+        typer.secho(f"error: {message}", err=True, fg=typer.colors.RED)
+        raise typer.Exit(1) from error
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None
