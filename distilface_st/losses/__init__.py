@@ -1,1 +1,5 @@
-"""losses."""
+"""Training objectives, one a file."""
+
+from .simcse import SimCSELoss
+
+__all__ = ["SimCSELoss"]

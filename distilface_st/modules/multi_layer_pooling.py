@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import reduce
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
 import torch
 from sentence_transformers.sentence_transformer.modules import Pooling
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from sentence_transformers import SentenceTransformer
+    from collections.abc import Sequence
+
+    from sentence_transformers.base.model import BaseModel
 
 LayerSelection = Literal["last", "second_to_last", "all", "first_last", "last_two", "last_four"]
 LayerReduction = Literal["mean", "max", "concat"]
@@ -120,7 +121,7 @@ class MultiLayerPooling(Pooling):
         pooling_mode: str | tuple[str, ...] | list[str] = "mean",
         include_prompt: bool = True,
     ) -> None:
-        super().__init__(embedding_dimension, pooling_mode=pooling_mode, include_prompt=include_prompt)  # type: ignore[arg-type]
+        super().__init__(embedding_dimension, pooling_mode=pooling_mode, include_prompt=include_prompt)
         if layer_reduction not in LAYER_REDUCTIONS:
             raise ValueError(f"layer_reduction is {layer_reduction!r}: allowed are {', '.join(LAYER_REDUCTIONS)}.")
         self.num_hidden_layers = num_hidden_layers
@@ -130,13 +131,13 @@ class MultiLayerPooling(Pooling):
         if layer_reduction == "concat":
             self.pooling_output_dimension *= len(self.layer_indices)
 
-    def on_model_ready(self, model: SentenceTransformer) -> None:
+    def on_model_ready(self, model: BaseModel) -> None:
         """Turn on the encoder's hidden states and check that its depth is the one this module was made for.
 
         Raises:
             ValueError: The encoder has another number of layers.
         """
-        config = model[0].config
+        config = cast("Any", model[0]).config
         if config.num_hidden_layers != self.num_hidden_layers:
             raise ValueError(
                 f"MultiLayerPooling was made for {self.num_hidden_layers} hidden layers, "
