@@ -1,0 +1,259 @@
+"""Real text that is on every machine with Python: documentation of the standard library and of installed packages.
+
+Docstrings are read from source files with :mod:`ast`; no module is imported for them. Each documented object gives a
+summary line and a body: a pair that says the same thing twice, written by people, without any labelling. Half of
+the standard library's modules are held out, to see whether what was learned carries over to text about other things.
+"""
+
+from __future__ import annotations
+
+import ast
+import gc
+import hashlib
+import importlib.util
+import sys
+import sysconfig
+import warnings
+from collections import defaultdict
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from ._docstrings import paragraphs_of, words_of
+from .pairs import neighbouring_sentences
+from .segmentation import split_sentences
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+PACKAGES = (
+    "numpy", "scipy", "sklearn", "pandas", "networkx", "matplotlib", "PIL", "joblib",
+    "datasets", "huggingface_hub", "fsspec", "jinja2", "click", "rich",
+)  # fmt: skip
+"""Packages whose docstrings are read where they are installed; most come with this package's dependencies."""
+
+_BODY_CHARACTERS = 600
+_SUMMARY_WORDS = (3, 40)
+_BODY_WORDS = 6
+_SHARED_WORDS = 4
+_SKIPPED_FOLDERS = frozenset(
+    {"test", "tests", "testing", "site-packages", "dist-packages", "_vendor", "externals", "__pycache__"}
+    | {"lib2to3", "idlelib", "turtledemo", "ensurepip"}
+)
+
+
+class DocEntry(NamedTuple):
+    """What one documented object says about itself.
+
+    Attributes:
+        name: Dotted name, such as ``csv.DictReader``.
+        module: Top-level module or package: what is held out together.
+        summary: The first sentence.
+        body: The rest, at most 600 characters of whole words; empty where there is nothing more.
+    """
+
+    name: str
+    module: str
+    summary: str
+    body: str
+
+
+@dataclass(frozen=True)
+class PythonDocs:
+    """The text gathered, split by module.
+
+    Attributes:
+        train: Entries with a summary and a body, of modules that are not held out.
+        test: The same, of held-out modules; no sentence of theirs occurs in ``train`` or ``neighbours``.
+        neighbours: Pairs of sentences that stand next to each other in one paragraph, not of held-out modules.
+        entries: Every entry, held out or not, with or without a body: the text to search in.
+        counts: Documented objects read, by source: ``stdlib``, ``topics`` and each package found.
+    """
+
+    train: list[DocEntry]
+    test: list[DocEntry]
+    neighbours: list[tuple[str, str]]
+    entries: list[DocEntry]
+    counts: dict[str, int]
+
+
+class _Document(NamedTuple):
+    name: str
+    module: str
+    paragraphs: list[str]
+
+
+def gather_python_docs(packages: Sequence[str] = PACKAGES, *, held_out: Sequence[int] = (0, 1, 2)) -> PythonDocs:
+    """Gather documentation from this machine's Python and split it by module.
+
+    A standard-library module falls into one of six parts by a hash of its name; an implementation such as
+    ``_pydecimal`` falls with its public module. Packages and language topics are never held out. The result depends
+    on nothing but the installed versions.
+
+    Args:
+        packages: Top-level packages to read; those that are not installed are skipped.
+        held_out: Parts (0 to 5) of the standard library that make the test entries.
+
+    Returns:
+        The text, deduplicated by summary and by body, in a fixed order.
+    """
+    with _no_garbage_collection():
+        documents = {"stdlib": list(_documents(_stdlib_files())), "topics": list(_topics())}
+        for package in packages:
+            if files := list(_package_files(package)):
+                documents[package] = list(_documents(files))
+    every = [document for source in documents.values() for document in source]
+    names = sys.stdlib_module_names
+    is_test = [document.module in names and _part(document.module) in held_out for document in every]
+    test_documents = [document for document, held in zip(every, is_test, strict=True) if held]
+    test = _distinct(entry for entry in map(_entry, test_documents) if _is_pair(entry))
+    held_out_text = _SentenceIndex(text for entry in test for text in (entry.summary, *split_sentences(entry.body)))
+    seen = [document for document, held in zip(every, is_test, strict=True) if not held]
+    seen = [document for document in seen if not any(held_out_text.occurs_in(text) for text in document.paragraphs)]
+    return PythonDocs(
+        train=_distinct(entry for entry in map(_entry, seen) if _is_pair(entry)),
+        test=test,
+        neighbours=_neighbours(seen),
+        entries=_distinct_summaries(map(_entry, every)),
+        counts={source: len(found) for source, found in documents.items()},
+    )
+
+
+@contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    """Syntax trees hold no cycles, and looking for some takes as long as parsing."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
+def _part(module: str) -> int:
+    return hashlib.blake2b(module.encode(), digest_size=8).digest()[0] % 6
+
+
+def _stdlib_files() -> Iterator[tuple[str, Path]]:
+    root = Path(sysconfig.get_paths()["stdlib"])
+    for path in sorted(root.rglob("*.py")):
+        parts = path.relative_to(root).with_suffix("").parts
+        if parts[0] in sys.stdlib_module_names and not _SKIPPED_FOLDERS.intersection(parts):
+            yield ".".join(parts).removesuffix(".__init__"), path
+
+
+def _package_files(package: str) -> Iterator[tuple[str, Path]]:
+    """Source files of a package, found without importing it (only a top-level name's spec needs no import)."""
+    spec = importlib.util.find_spec(package)
+    if spec is None or spec.origin is None or not spec.origin.endswith("__init__.py"):
+        return
+    root = Path(spec.origin).parent
+    for path in sorted(root.rglob("*.py")):
+        parts = path.relative_to(root.parent).with_suffix("").parts
+        if not _SKIPPED_FOLDERS.intersection(parts):
+            yield ".".join(parts).removesuffix(".__init__"), path
+
+
+def _family(name: str) -> str:
+    """The module that a dotted name is held out with: ``_pydecimal.Decimal`` belongs to ``decimal``."""
+    top = name.partition(".")[0]
+    for public in (top.removeprefix("_py"), top.removeprefix("_")):
+        if public != top and public in sys.stdlib_module_names:
+            return public
+    return top
+
+
+def _documents(files: Iterable[tuple[str, Path]]) -> Iterator[_Document]:
+    for name, path in files:
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                tree = ast.parse(path.read_bytes())
+        except (SyntaxError, ValueError, OSError):
+            continue
+        for qualified, docstring in _docstrings(tree, name):
+            if paragraphs := paragraphs_of(docstring):
+                yield _Document(qualified, _family(name), paragraphs)
+
+
+_Documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+
+
+def _docstrings(node: ast.AST, name: str) -> Iterator[tuple[str, str]]:
+    """Dotted names and docstrings of a module and of the classes and functions in it, however nested, in order."""
+    if isinstance(node, _Documented) and (docstring := ast.get_docstring(node)):
+        yield name, docstring
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, _Documented):
+            yield from _docstrings(child, f"{name}.{getattr(child, 'name', '')}")
+        elif isinstance(child, ast.If | ast.Try | ast.With):
+            yield from _docstrings(child, name)
+
+
+def _topics() -> Iterator[_Document]:
+    """The language reference that comes with ``help()``: a module of nothing but text."""
+    from pydoc_data.topics import topics
+
+    for topic, text in sorted(topics.items()):
+        module = "pdb" if topic == "debugger" else "topics"
+        yield _Document(f"topics.{topic}", module, paragraphs_of(text))
+
+
+def _entry(document: _Document) -> DocEntry:
+    first, *rest = document.paragraphs
+    summary, *more = split_sentences(first)
+    body = " ".join([*more, *rest])
+    if len(body) > _BODY_CHARACTERS:
+        body = body[:_BODY_CHARACTERS].rpartition(" ")[0]
+    return DocEntry(document.name, document.module, summary, body)
+
+
+def _is_pair(entry: DocEntry) -> bool:
+    fewest, most = _SUMMARY_WORDS
+    return fewest <= len(words_of(entry.summary)) <= most and len(words_of(entry.body)) >= _BODY_WORDS
+
+
+def _distinct(entries: Iterable[DocEntry]) -> list[DocEntry]:
+    """Entries whose summary and whose body were not seen before, letter case and punctuation aside."""
+    kept, seen = [], set[tuple[str, ...]]()
+    for entry in entries:
+        keys = {words_of(entry.summary), words_of(entry.body)[:30]}
+        if seen.isdisjoint(keys):
+            kept.append(entry)
+        seen |= keys
+    return kept
+
+
+def _distinct_summaries(entries: Iterable[DocEntry]) -> list[DocEntry]:
+    first = {words_of(entry.summary): entry for entry in reversed(list(entries))}
+    return [entry for entry in reversed(first.values()) if len(words_of(entry.summary)) >= _SUMMARY_WORDS[0]]
+
+
+def _neighbours(documents: Iterable[_Document]) -> list[tuple[str, str]]:
+    texts = ("\n".join(document.paragraphs) for document in documents)
+    return list(dict.fromkeys(pair for text in texts for pair in neighbouring_sentences(text)))
+
+
+class _SentenceIndex:
+    """Sentences of at least four words, to be found word by word inside longer texts.
+
+    Args:
+        sentences: The sentences; shorter ones say too little to give anything away and are left out.
+    """
+
+    def __init__(self, sentences: Iterable[str]) -> None:
+        self._by_start: dict[tuple[str, ...], set[tuple[str, ...]]] = defaultdict(set)
+        for words in map(words_of, sentences):
+            if len(words) >= _SHARED_WORDS:
+                self._by_start[words[:_SHARED_WORDS]].add(words)
+
+    def occurs_in(self, text: str) -> bool:
+        """Whether any of the sentences stands in ``text``, letter case and punctuation aside."""
+        words = words_of(text)
+        for start in range(len(words) - _SHARED_WORDS + 1):
+            for sentence in self._by_start.get(words[start : start + _SHARED_WORDS], ()):
+                if words[start : start + len(sentence)] == sentence:
+                    return True
+        return False
