@@ -1,0 +1,310 @@
+"""Contrastive training with the stock trainer: a model, text and settings in; a trained model and its history out."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from sentence_transformers import SentenceTransformerTrainer, SentenceTransformerTrainingArguments
+from sentence_transformers.base.sampler import BatchSamplers
+from sentence_transformers.sentence_transformer.data_collator import SentenceTransformerDataCollator
+from torch.nn.modules.dropout import _DropoutNd
+from transformers import EarlyStoppingCallback, PrinterCallback, ProgressCallback, set_seed
+
+from .callbacks import HistoryCallback, StopOnSignal
+from .errors import InputError, MissingExtraError
+from .files import write_json
+from .history import History, plot_history
+from .losses import SimCSELoss
+from .model import build_model, save_model
+from .provenance import model_fingerprint, provenance
+from .training_config import TrainingConfig, resolve_precision
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.base.evaluation import BaseEvaluator
+    from transformers import TrainerCallback
+
+    from .datasets.text_data import TextData
+
+__all__ = ["TrainingConfig", "TrainingInterrupted", "TrainingResult", "model_from_config", "train"]
+
+
+class TrainingInterrupted(Exception):  # noqa: N818 (what happened is no error)
+    """A signal stopped the run after a checkpoint was saved.
+
+    Attributes:
+        step: The last finished step.
+        output: The run's folder, from which ``resume=True`` goes on.
+    """
+
+    def __init__(self, step: int, output: Path) -> None:
+        super().__init__(f"Stopped after step {step}; everything is in {output}, and --resume goes on from there.")
+        self.step = step
+        self.output = output
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """What came of a run.
+
+    Attributes:
+        model: The trained model, as kept: of the best evaluated step, or of the last where nothing was evaluated.
+        output: The run's folder: ``model/``, ``run.json``, ``history.csv`` and, with the extra ``plots``,
+            ``history.png``.
+        history: The rows of ``history.csv``.
+        run: The content of ``run.json``.
+    """
+
+    model: SentenceTransformer
+    output: Path
+    history: list[dict[str, float]]
+    run: dict[str, Any]
+
+
+def model_from_config(config: TrainingConfig, device: str | None = None) -> SentenceTransformer:
+    """Build the model that a config describes.
+
+    Raises:
+        ValueError: As :func:`distilface_st.model.build_model` does.
+    """
+    return build_model(
+        config.encoder,
+        layers=config.layers,
+        layer_reduction=config.layer_reduction,
+        pooling_mode=config.pooling_mode,
+        normalize=config.normalize,
+        trim=config.trim,
+        device=device,
+    )
+
+
+def train(
+    model: SentenceTransformer,
+    data: TextData,
+    config: TrainingConfig,
+    output: str | os.PathLike[str],
+    *,
+    evaluator: BaseEvaluator | None = None,
+    resume: bool = False,
+    device: str | None = None,
+    callbacks: Sequence[TrainerCallback] = (),
+) -> TrainingResult:
+    """Train a model with in-batch negatives.
+
+    Several devices: start the program with ``torchrun`` or ``accelerate launch``; candidates are gathered from all.
+
+    Args:
+        model: The model, trained in place; of ``config`` its own build settings are only noted.
+        data: One text column for dropout views; two or more (anchor, positive, negatives) for given positives.
+        config: The settings.
+        output: A new folder for the run, or with ``resume`` the folder of one that was stopped.
+        evaluator: Chooses the checkpoint by its ``primary_metric``. Called before the first step as well.
+        resume: Go on from the last whole checkpoint, as if the run had never stopped.
+        device: ``cpu``, ``cuda``, ``cuda:1``, ``mps``; the best there is by default.
+        callbacks: More trainer callbacks, for progress say.
+
+    Returns:
+        The trained model, and what happened.
+
+    Raises:
+        InputError: Data that does not fit the settings, a folder that holds another run, a run that diverged.
+        TrainingInterrupted: SIGINT or SIGTERM came; a checkpoint was saved.
+    """
+    output = Path(output)
+    target = torch.device(device or ("cpu" if model.device.type == "cpu" else model.device))
+    _check_data(data, config)
+    run = _begin(model, data, config, output, resume)
+    checkpoint = _last_checkpoint(output / "checkpoints") if resume else None
+    step_before = int(checkpoint.name.split("-")[1]) if checkpoint else None
+    set_seed(config.seed)
+    _set_dropout(model, config.dropout)
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    loss = SimCSELoss(
+        model,
+        temperature=config.temperature,
+        symmetric=config.symmetric,
+        gather_across_devices=processes > 1,
+        mini_batch_size=config.mini_batch_size,
+    )
+    run["loss"] = {"name": "SimCSELoss", "settings": loss.get_config_dict(), "citation": loss.citation}
+    history = History(output / "history.csv", up_to=step_before)
+    stop = StopOnSignal()
+    patience = [EarlyStoppingCallback(config.patience)] if config.patience and evaluator else []
+    trainer = SentenceTransformerTrainer(
+        model=model,
+        args=_arguments(config, output, target, evaluator, resumed=checkpoint is not None),
+        train_dataset=data.dataset,
+        loss=loss,
+        evaluator=evaluator,
+        data_collator=SentenceTransformerDataCollator(preprocess_fn=model.preprocess, max_length=config.max_length),
+        callbacks=[HistoryCallback(history, loss, config.batch_size * processes), *patience, *callbacks, stop],
+    )
+    for printing in (PrinterCallback, ProgressCallback):
+        trainer.remove_callback(printing)
+    start = time.perf_counter()
+    with stop:
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    if stop.stopped and trainer.state.global_step < config.steps:
+        raise TrainingInterrupted(trainer.state.global_step, output)
+    model.eval()
+    if not trainer.is_world_process_zero():
+        return TrainingResult(model, output, history.rows, run)
+    kept = trainer.state.best_global_step or trainer.state.global_step
+    run |= {
+        "status": "finished",
+        "steps": trainer.state.global_step,
+        "kept_step": kept,
+        "kept": f"step {kept}" + (f", the best {evaluator.primary_metric}" if evaluator else ", the last"),
+        "scores_before": history.scores(0),
+        "scores_after": history.scores(kept),
+        "seconds": round(time.perf_counter() - start + run.get("seconds", 0.0), 1),
+        "fingerprint_after": model_fingerprint(model),
+    }
+    save_model(model, output / "model", run=run)
+    with contextlib.suppress(MissingExtraError):
+        plot_history(history.rows, output / "history.png", best_step=kept if evaluator else None)
+    write_json(output / "run.json", run)
+    shutil.rmtree(output / "checkpoints", ignore_errors=True)
+    return TrainingResult(model, output, history.rows, run)
+
+
+def _check_data(data: TextData, config: TrainingConfig) -> None:
+    columns = data.dataset.column_names
+    if (len(columns) == 1) != (config.views == "dropout"):
+        raise InputError(f"views are {config.views}, but the data has the columns {', '.join(columns)}.")
+    if len(data.dataset) < config.batch_size:
+        raise InputError(
+            f"{data.source} gives {len(data.dataset)} rows, fewer than the batch size, {config.batch_size}: "
+            "give more text or a smaller --batch-size."
+        )
+
+
+def _begin(
+    model: SentenceTransformer, data: TextData, config: TrainingConfig, output: Path, resume: bool
+) -> dict[str, Any]:
+    """The run's record: written when it begins, read and compared when it goes on."""
+    file = output / "run.json"
+    before = _read_run(file) if file.exists() else None
+    if before and not resume:
+        raise InputError(f"{output} holds a run already: go on with --resume, or choose another --output.")
+    if resume and before is None:
+        raise InputError(f"{output} holds no run to resume.")
+    run = {
+        **provenance(seed=config.seed),
+        "status": "running",
+        "config": config.to_dict(),
+        "data": {
+            "source": data.source,
+            "rows": len(data.dataset),
+            "blank": data.blank,
+            "duplicates": data.duplicates,
+            "fingerprint": data.fingerprint,
+        },
+        "fingerprint_before": model_fingerprint(model),
+    }
+    if before:
+        _check_same(before, json.loads(json.dumps(run)), output)
+        return before
+    write_json(file, run)
+    return run
+
+
+def _read_run(file: Path) -> dict[str, Any]:
+    try:
+        run: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        _ = run["status"], run["config"], run["data"]["fingerprint"], run["fingerprint_before"]
+    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
+        raise InputError(f"{file} is damaged: {error!r}") from error
+    return run
+
+
+def _check_same(before: dict[str, Any], now: dict[str, Any], output: Path) -> None:
+    if before["status"] == "finished":
+        raise InputError(f"The run in {output} is finished; there is nothing to resume.")
+    changed = [
+        f"{name} ({before['config'].get(name)} -> {value})"
+        for name, value in now["config"].items()
+        if before["config"].get(name) != value
+    ]
+    if before["data"]["fingerprint"] != now["data"]["fingerprint"]:
+        changed.append("the training text")
+    if not changed and before["fingerprint_before"] != now["fingerprint_before"]:
+        changed.append("the weights it began with")
+    if changed:
+        raise InputError(f"Cannot resume {output}: it was begun with other settings: {', '.join(changed)}.")
+
+
+def _last_checkpoint(folder: Path) -> Path | None:
+    """The newest whole checkpoint; the trainer writes trainer_state.json last. Broken ones are removed."""
+    found = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]), reverse=True)
+    for checkpoint in found:
+        try:
+            json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
+        except (OSError, json.JSONDecodeError, UnicodeDecodeError):
+            shutil.rmtree(checkpoint)
+        else:
+            return checkpoint
+    return None
+
+
+def _set_dropout(model: SentenceTransformer, probability: float | None) -> None:
+    if probability is None:
+        return
+    for module in model.modules():
+        if isinstance(module, _DropoutNd):
+            module.p = probability
+
+
+def _arguments(
+    config: TrainingConfig, output: Path, device: torch.device, evaluator: BaseEvaluator | None, resumed: bool
+) -> SentenceTransformerTrainingArguments:
+    precision = resolve_precision(config.precision, device.type)
+    evaluation: Literal["steps", "no"] = "steps" if evaluator else "no"
+    if device.type == "cuda" and device.index is not None:
+        torch.cuda.set_device(device)
+    arguments = SentenceTransformerTrainingArguments(
+        output_dir=str(output / "checkpoints"),
+        max_steps=config.steps,
+        per_device_train_batch_size=config.batch_size,
+        learning_rate=config.learning_rate,
+        lr_scheduler_type=config.schedule,
+        warmup_steps=config.warmup_steps,
+        weight_decay=config.weight_decay,
+        max_grad_norm=config.max_grad_norm,
+        optim="adamw_torch_fused",
+        bf16=precision == "bf16",
+        fp16=precision == "fp16",
+        use_cpu=device.type == "cpu",
+        seed=config.seed,
+        batch_sampler=BatchSamplers.BATCH_SAMPLER if config.views == "dropout" else BatchSamplers.NO_DUPLICATES,
+        dataloader_drop_last=True,
+        eval_strategy=evaluation,
+        eval_steps=config.evaluate_every,
+        eval_on_start=evaluator is not None and not resumed,
+        save_strategy="steps",
+        save_steps=config.evaluate_every,
+        save_total_limit=2,
+        load_best_model_at_end=evaluator is not None,
+        metric_for_best_model=f"eval_{evaluator.primary_metric}" if evaluator else None,
+        greater_is_better=evaluator.greater_is_better if evaluator else None,
+        logging_steps=math.gcd(10, config.evaluate_every),
+        logging_nan_inf_filter=False,
+        report_to="none",
+        disable_tqdm=True,
+    )
+    if device.type == "cuda" and arguments.n_gpu > 1:
+        # DataParallel would split the batch, and with it the in-batch negatives; torchrun gathers them.
+        arguments._n_gpu = 1
+    return arguments
+
