@@ -47,7 +47,7 @@ class DocEntry(NamedTuple):
     """What one documented object says about itself.
 
     Attributes:
-        name: Dotted name, such as ``csv.DictReader``.
+        name: Dotted name, such as ``shutil.copytree``; private implementations have their public module's.
         module: Top-level module or package: what is held out together.
         summary: The first sentence.
         body: The rest, at most 600 characters of whole words; empty where there is nothing more.
@@ -156,13 +156,12 @@ def _package_files(package: str) -> Iterator[tuple[str, Path]]:
             yield ".".join(parts).removesuffix(".__init__"), path
 
 
-def _family(name: str) -> str:
-    """The module that a dotted name is held out with: ``_pydecimal.Decimal`` belongs to ``decimal``."""
-    top = name.partition(".")[0]
-    for public in (top.removeprefix("_py"), top.removeprefix("_")):
-        if public != top and public in sys.stdlib_module_names:
+def _family(module: str) -> str:
+    """The module whose name users know: ``_pydecimal`` implements ``decimal``, and is held out with it."""
+    for public in (module.removeprefix("_py"), module.removeprefix("_")):
+        if public != module and public in sys.stdlib_module_names:
             return public
-    return top
+    return module
 
 
 def _documents(files: Iterable[tuple[str, Path]]) -> Iterator[_Document]:
@@ -173,9 +172,11 @@ def _documents(files: Iterable[tuple[str, Path]]) -> Iterator[_Document]:
                 tree = ast.parse(path.read_bytes())
         except (SyntaxError, ValueError, OSError):
             continue
-        for qualified, docstring in _docstrings(tree, name):
+        top, dot, rest = name.partition(".")
+        module = _family(top)
+        for qualified, docstring in _docstrings(tree, f"{module}{dot}{rest}"):
             if paragraphs := paragraphs_of(docstring):
-                yield _Document(qualified, _family(name), paragraphs)
+                yield _Document(qualified, module, paragraphs)
 
 
 _Documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)

@@ -48,6 +48,15 @@ def ranks_of_own(queries: np.ndarray, documents: np.ndarray, own: np.ndarray | N
     return ranks
 
 
+def scores_of_ranks(ranks: np.ndarray) -> dict[str, float]:
+    """``mrr10``, ``recall1`` and ``recall10`` of ranks from 1, as :class:`RetrievalEvaluator` defines them."""
+    return {
+        "mrr10": float(np.where(ranks <= 10, 1 / ranks, 0).mean()),
+        "recall1": float((ranks <= 1).mean()),
+        "recall10": float((ranks <= 10).mean()),
+    }
+
+
 class RetrievalEvaluator(BaseEvaluator):
     """Searches each query among all documents, of which exactly one, that of the same position, is the right one.
 
@@ -131,11 +140,7 @@ class RetrievalEvaluator(BaseEvaluator):
         rows, documents = encode_distinct(model, self.documents, self.batch_size, self.show_progress_bar)
         queries = queries[[query_rows[text] for text in self.queries]]
         ranks = ranks_of_own(queries, documents, np.array([rows[text] for text in self.documents]))
-        return {
-            "mrr10": float(np.where(ranks <= 10, 1 / ranks, 0).mean()),
-            "recall1": float((ranks <= 1).mean()),
-            "recall10": float((ranks <= 10).mean()),
-        }
+        return scores_of_ranks(ranks)
 
     def get_config_dict(self) -> dict[str, Any]:
         """What the model card says of this evaluator."""

@@ -1,0 +1,102 @@
+"""``distilface quickstart``: train on Python's own documentation, see what it brings, and search with the model."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ._common import Device, JsonFile, console, write_result
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+_ROWS = (
+    ("mrr10", "MRR@10", "higher is better"),
+    ("recall1", "recall@1", "higher is better"),
+    ("recall10", "recall@10", "higher is better"),
+    ("alignment", "alignment", "lower is better"),
+    ("uniformity", "uniformity", "lower is better"),
+    ("sts_b", "STS-B test, Spearman x 100", "higher is better"),
+)
+
+
+def quickstart(
+    output: Annotated[Path, typer.Option("--output", help="Folder for the model and quickstart.json.")] = Path(
+        "quickstart"
+    ),
+    steps: Annotated[
+        int | None, typer.Option("--steps", min=1, help="Training steps. Default: about two minutes.")
+    ] = None,
+    batch_size: Annotated[int | None, typer.Option("--batch-size", min=2, help="Pairs in a training step.")] = None,
+    seed: Annotated[int | None, typer.Option("--seed", min=0, help="Seed of everything random.")] = None,
+    device: Device = None,
+    json_file: JsonFile = None,
+) -> None:
+    """Train on documentation found on this machine for two minutes, and score and search before you read further.
+
+    Text: docstrings of the standard library and of installed packages; nothing is downloaded. A summary line and the
+    text after it are a pair that belongs together. Half of the standard library's modules are held out: there, before
+    and after training, each summary is searched among all texts. With DISTILFACE_DATA set, STS-B is scored too.
+    """
+    from dataclasses import replace
+
+    from .. import quickstart as library
+    from ._progress import TrainingProgress, quiet_libraries
+
+    quiet_libraries()
+    given = {"steps": steps, "batch_size": batch_size, "seed": seed}
+    config = replace(library.CONFIG, **{name: value for name, value in given.items() if value is not None})
+    config = replace(config, warmup_steps=min(config.warmup_steps, config.steps // 10))
+    screen = console()
+    result = library.quickstart(
+        output,
+        config,
+        sts_dir=_sts_dir(),
+        device=device,
+        announce=lambda stage: screen.print(f"[dim]{stage} ...[/]"),
+        callbacks=[TrainingProgress(None)],
+    )
+    _show(result, output)
+    write_result(result, json_file)
+
+
+def _sts_dir() -> Path | None:
+    folder = Path(os.environ.get("DISTILFACE_DATA", ""), "sts")
+    return folder if "DISTILFACE_DATA" in os.environ and (folder / "STSBenchmark").is_dir() else None
+
+
+def _show(result: dict[str, Any], output: Path) -> None:
+    from rich.markup import escape
+
+    screen = console()
+    text = result["text"]
+    screen.print(_score_table(result))
+    screen.print(
+        f"Trained on {text['training_pairs']:,} pairs; scored on {text['test_queries']:,} of modules held out. "
+        f"{result['seconds']:.0f} seconds in all."
+    )
+    for answer in result["answers"]:
+        screen.print(f"\n[bold]{escape(answer['question'])}[/]")
+        for hit in answer["hits"]:
+            line = f"  {hit['similarity']:.2f}  [cyan]{escape(hit['name'])}[/]  {escape(hit['summary'])}"
+            screen.print(line, highlight=False)
+    use = f'SentenceTransformer("{output / "model"}").encode(["..."])'
+    screen.print(f"\nUse it: [green]{escape(use)}[/]", highlight=False)
+
+
+def _score_table(result: dict[str, Any]) -> Table:
+    from rich.table import Table
+
+    table = Table(title="Finding the text that a summary belongs to, in modules held out")
+    for column in ("", "before", "after", "change", ""):
+        table.add_column(column, justify="left" if not column else "right")
+    for key, name, direction in _ROWS:
+        if key in result["before"]:
+            before, after = result["before"][key], result["after"][key]
+            digits = 2 if key == "sts_b" else 3
+            change = f"{after - before:+.{digits}f}"
+            table.add_row(name, f"{before:.{digits}f}", f"{after:.{digits}f}", change, f"[dim]{direction}[/]")
+    return table

@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+from distilface_st.recipes.app import app
+from typer.testing import CliRunner
+
+SCORES = {"mrr10": 0.4, "recall1": 0.3, "recall10": 0.7, "alignment": 1.0, "uniformity": -3.0}
+RESULT = {
+    "before": SCORES,
+    "after": {**SCORES, "mrr10": 0.525},
+    "seconds": 123.0,
+    "text": {"training_pairs": 2000, "test_queries": 500},
+    "answers": [{"question": "Why?", "hits": [{"name": "a.b", "summary": "Read [bold] lists.", "similarity": 0.5}]}],
+}
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """The library's quickstart, replaced by one that notes how it was called."""
+    from distilface_st import quickstart as library
+
+    calls = []
+
+    def fake(output, config, **options):
+        calls.append((output, config, options))
+        options["announce"]("Training")
+        return RESULT
+
+    monkeypatch.setattr(library, "quickstart", fake)
+    monkeypatch.delenv("DISTILFACE_DATA", raising=False)
+    return calls
+
+
+def test_it_shows_scores_before_and_after_and_the_answers(calls, tmp_path):
+    outcome = CliRunner().invoke(app, ["quickstart", "--output", str(tmp_path / "q")])
+    assert outcome.exit_code == 0, outcome.output
+    assert "+0.125" in outcome.stderr
+    assert "Why?" in outcome.stderr
+    assert "Read [bold] lists." in outcome.stderr
+    assert "STS-B" not in outcome.stderr
+    assert outcome.stdout == ""
+
+
+def test_options_reach_the_training(calls, tmp_path):
+    arguments = ["--steps", "5", "--batch-size", "8", "--seed", "3", "--device", "cpu", "--output", str(tmp_path / "q")]
+    assert CliRunner().invoke(app, ["quickstart", *arguments]).exit_code == 0
+    ((output, config, options),) = calls
+    assert (config.steps, config.batch_size, config.seed) == (5, 8, 3)
+    assert config.warmup_steps < 5
+    assert output == tmp_path / "q"
+    assert options["device"] == "cpu"
+    assert options["sts_dir"] is None
+
+
+def test_json_goes_to_stdout_alone(calls):
+    outcome = CliRunner().invoke(app, ["quickstart", "--json", "-"])
+    assert json.loads(outcome.stdout) == RESULT
+
+
+def test_sts_is_scored_where_the_data_is(calls, monkeypatch, tmp_path):
+    monkeypatch.setenv("DISTILFACE_DATA", str(tmp_path))
+    CliRunner().invoke(app, ["quickstart"])
+    (tmp_path / "sts" / "STSBenchmark").mkdir(parents=True)
+    CliRunner().invoke(app, ["quickstart"])
+    assert [options["sts_dir"] for _, _, options in calls] == [None, tmp_path / "sts"]
+
+
+def test_a_folder_with_other_things_in_it_is_refused_in_one_line(tmp_path):
+    (tmp_path / "thesis.txt").write_text("dear")
+    outcome = CliRunner().invoke(app, ["quickstart", "--output", str(tmp_path)])
+    assert outcome.exit_code == 1
+    assert outcome.stderr.startswith("error: ")
+    assert "--output" in outcome.stderr
+    assert outcome.stderr.count("\n") == 1
