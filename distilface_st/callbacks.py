@@ -37,7 +37,7 @@ class HistoryCallback(TrainerCallback):
         self._history = history
         self._loss = loss
         self._sentences_a_step = sentences_a_step
-        self._steps, self._seconds, self._begun = 0, 0.0, 0.0
+        self._begun = self._seconds = 0.0
 
     def on_step_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -46,11 +46,8 @@ class HistoryCallback(TrainerCallback):
         self._begun = time.perf_counter()
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Stop the clock, and have the last step logged whatever its number."""
-        self._seconds += time.perf_counter() - self._begun
-        self._steps += 1
-        if state.global_step >= state.max_steps:
-            control.should_log = True
+        """Stop the clock."""
+        self._seconds = time.perf_counter() - self._begun
 
     def on_log(
         self,
@@ -72,9 +69,7 @@ class HistoryCallback(TrainerCallback):
             return
         values = {"loss": float(logs["loss"]), "learning_rate": float(logs["learning_rate"])}
         values |= self._loss.pop_statistics()
-        if self._steps:
-            values["sentences_per_second"] = round(self._steps * self._sentences_a_step / self._seconds, 2)
-        self._steps, self._seconds = 0, 0.0
+        values["sentences_per_second"] = round(self._sentences_a_step / self._seconds, 2)
         self._history.add(state.global_step, values)
 
     def on_evaluate(
@@ -94,6 +89,19 @@ class HistoryCallback(TrainerCallback):
             if key.startswith("eval_") and key not in _NOT_SCORES
         }
         self._history.add(state.global_step, as_scores(scores))
+        self._history.write()
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Have the rows up to the checkpoint on disk before it counts."""
+        if state.is_world_process_zero:
+            self._history.write()
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Write what is left."""
+        if state.is_world_process_zero:
+            self._history.write()
 
 
 class StopOnSignal(TrainerCallback):

@@ -102,7 +102,7 @@ def _pooling(model: SentenceTransformer) -> str:
 
 def _training(run: dict[str, Any]) -> str:
     data, loss = run["data"], run["loss"]
-    settings = {key: value for key, value in run["config"].items() if value is not None}
+    settings = {key: value for key, value in run["config"].items() if value is not None and key != "encoder"}
     return "\n\n".join(
         [
             "## Training",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
+import time
 from typing import TYPE_CHECKING, Any
 
 from .errors import InputError, MissingExtraError
@@ -15,11 +16,13 @@ if TYPE_CHECKING:
 FIELDS = ("step", "loss", "positive_similarity", "negative_similarity", "learning_rate", "sentences_per_second")
 """First columns of ``history.csv``; one column for each score follows."""
 
+_SECONDS_BETWEEN_WRITES = 2.0
+
 
 class History:
-    """Rows of ``history.csv``, one a logged or evaluated step.
+    """Rows of ``history.csv``, one a step.
 
-    Columns: ``step``; ``loss`` (mean since the row before); ``positive_similarity`` and ``negative_similarity`` (mean
+    Columns: ``step``; ``loss``; ``positive_similarity`` and ``negative_similarity`` (mean
     cosine of positives, and of in-batch negatives); ``learning_rate``; ``sentences_per_second`` (of training alone);
     then one for each score, Spearman x 100 where it is one. Step 0 is the model before training.
 
@@ -30,6 +33,7 @@ class History:
 
     def __init__(self, path: Path, up_to: int | None = None) -> None:
         self.path = path
+        self._written = -math.inf
         self._rows: dict[int, dict[str, float]] = {}
         if up_to is not None and path.exists():
             self._rows = {row["step"]: row for row in read_history(path) if row["step"] <= up_to}  # type: ignore[misc]
@@ -40,14 +44,20 @@ class History:
         return [self._rows[step] for step in sorted(self._rows)]
 
     def add(self, step: int, values: dict[str, float]) -> None:
-        """Add values to the row of a step and write the file."""
+        """Add values to the row of a step; the file follows at once, or within seconds where rows come fast."""
         self._rows.setdefault(step, {"step": step}).update(values)
+        if time.monotonic() - self._written > _SECONDS_BETWEEN_WRITES:
+            self.write()
+
+    def write(self) -> None:
+        """Write the file as it should now be."""
         scores = [key for row in self.rows for key in row if key not in FIELDS]
         columns = [*FIELDS, *dict.fromkeys(scores)]
         with atomic_file(self.path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, columns, lineterminator="\n")
             writer.writeheader()
             writer.writerows(self.rows)
+        self._written = time.monotonic()
 
     def scores(self, step: int) -> dict[str, float]:
         """The scores of an evaluated step; empty for any other."""

@@ -8,7 +8,7 @@ import math
 import os
 import shutil
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -22,7 +22,7 @@ from transformers import EarlyStoppingCallback, PrinterCallback, ProgressCallbac
 from .callbacks import HistoryCallback, StopOnSignal
 from .errors import InputError, MissingExtraError
 from .files import write_json
-from .history import History, plot_history
+from .history import History, as_scores, plot_history
 from .losses import SimCSELoss
 from .model import build_model, save_model
 from .provenance import model_fingerprint, provenance
@@ -31,13 +31,14 @@ from .training_config import TrainingConfig, resolve_precision
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from datasets import Dataset
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.base.evaluation import BaseEvaluator
     from transformers import TrainerCallback
 
     from .datasets.text_data import TextData
 
-__all__ = ["TrainingConfig", "TrainingInterrupted", "TrainingResult", "model_from_config", "train"]
+__all__ = ["TrainingConfig", "TrainingInterrupted", "TrainingResult", "hold_out", "model_from_config", "train"]
 
 
 class TrainingInterrupted(Exception):  # noqa: N818 (what happened is no error)
@@ -141,6 +142,7 @@ def train(
     history = History(output / "history.csv", up_to=step_before)
     stop = StopOnSignal()
     patience = [EarlyStoppingCallback(config.patience)] if config.patience and evaluator else []
+    model.model_card_data.generate_widget_examples = False  # they would be training sentences
     trainer = SentenceTransformerTrainer(
         model=model,
         args=_arguments(config, output, target, evaluator, resumed=checkpoint is not None),
@@ -166,6 +168,7 @@ def train(
         "steps": trainer.state.global_step,
         "kept_step": kept,
         "kept": f"step {kept}" + (f", the best {evaluator.primary_metric}" if evaluator else ", the last"),
+        "improved": evaluator is None or _improved(trainer.state.best_metric, history, evaluator),
         "scores_before": history.scores(0),
         "scores_after": history.scores(kept),
         "seconds": round(time.perf_counter() - start + run.get("seconds", 0.0), 1),
@@ -177,6 +180,29 @@ def train(
     write_json(output / "run.json", run)
     shutil.rmtree(output / "checkpoints", ignore_errors=True)
     return TrainingResult(model, output, history.rows, run)
+
+
+def _improved(best: float | None, history: History, evaluator: BaseEvaluator) -> bool:
+    """Whether the kept step scores better than the model before training."""
+    if best is None:
+        return True
+    ((name, kept),) = as_scores({str(evaluator.primary_metric): best}).items()
+    before = history.scores(0).get(name, -math.inf if evaluator.greater_is_better else math.inf)
+    return kept > before if evaluator.greater_is_better else kept < before
+
+
+def hold_out(data: TextData, rows: int = 1000) -> tuple[TextData, Dataset]:
+    """Set the last rows of the data aside, at most a tenth of them.
+
+    Args:
+        data: The data.
+        rows: How many to set aside at most.
+
+    Returns:
+        The data left, and the rows set aside.
+    """
+    left = len(data.dataset) - max(1, min(rows, len(data.dataset) // 10))
+    return replace(data, dataset=data.dataset.select(range(left))), data.dataset.select(range(left, len(data.dataset)))
 
 
 def _check_data(data: TextData, config: TrainingConfig) -> None:
@@ -193,13 +219,7 @@ def _check_data(data: TextData, config: TrainingConfig) -> None:
 def _begin(
     model: SentenceTransformer, data: TextData, config: TrainingConfig, output: Path, resume: bool
 ) -> dict[str, Any]:
-    """The run's record: written when it begins, read and compared when it goes on."""
-    file = output / "run.json"
-    before = _read_run(file) if file.exists() else None
-    if before and not resume:
-        raise InputError(f"{output} holds a run already: go on with --resume, or choose another --output.")
-    if resume and before is None:
-        raise InputError(f"{output} holds no run to resume.")
+    """The run's record: written when it begins, read and compared when it goes on, by the first process alone."""
     run = {
         **provenance(seed=config.seed),
         "status": "running",
@@ -213,11 +233,23 @@ def _begin(
         },
         "fingerprint_before": model_fingerprint(model),
     }
+    if not _is_first_process():
+        return run
+    file = output / "run.json"
+    before = _read_run(file) if file.exists() else None
+    if before and not resume:
+        raise InputError(f"{output} holds a run already: go on with --resume, or choose another --output.")
+    if resume and before is None:
+        raise InputError(f"{output} holds no run to resume.")
     if before:
         _check_same(before, json.loads(json.dumps(run)), output)
         return before
     write_json(file, run)
     return run
+
+
+def _is_first_process() -> bool:
+    return os.environ.get("RANK", "0") == "0"
 
 
 def _read_run(file: Path) -> dict[str, Any]:
@@ -252,7 +284,8 @@ def _last_checkpoint(folder: Path) -> Path | None:
         try:
             json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
         except (OSError, json.JSONDecodeError, UnicodeDecodeError):
-            shutil.rmtree(checkpoint)
+            if _is_first_process():
+                shutil.rmtree(checkpoint)
         else:
             return checkpoint
     return None
@@ -298,7 +331,7 @@ def _arguments(
         load_best_model_at_end=evaluator is not None,
         metric_for_best_model=f"eval_{evaluator.primary_metric}" if evaluator else None,
         greater_is_better=evaluator.greater_is_better if evaluator else None,
-        logging_steps=math.gcd(10, config.evaluate_every),
+        logging_steps=1,
         logging_nan_inf_filter=False,
         report_to="none",
         disable_tqdm=True,
@@ -307,4 +340,3 @@ def _arguments(
         # DataParallel would split the batch, and with it the in-batch negatives; torchrun gathers them.
         arguments._n_gpu = 1
     return arguments
-

@@ -29,6 +29,33 @@ StsDir = Annotated[
     Path | None,
     typer.Option("--sts-dir", help="Folder with the STS sets in SentEval's layout. Default: the sets from the Hub."),
 ]
+ModelOption = Annotated[
+    str, typer.Option("--model", "-m", help="Model: a folder, a Hub name, or 'bundled' (extra offline).")
+]
+
+
+def encoder_path(name: str) -> str:
+    """The name itself; for ``bundled`` the folder of the encoder that the extra ``offline`` brings."""
+    if name != "bundled":
+        return name
+    from ..offline import bundled_encoder
+
+    return str(bundled_encoder())
+
+
+def parse_layers(text: str | None) -> str | list[int] | None:
+    """A layer selection as typed: a name, or indices with commas."""
+    if text is None or not text.lstrip("-")[:1].isdigit():
+        return text
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise InputError(f"--layers {text}: give a name, or whole numbers with commas, such as 0,-1.") from None
+
+
+def parse_modes(text: str | None) -> str | tuple[str, ...] | None:
+    """Token pooling as typed: a mode, or several with commas."""
+    return tuple(text.split(",")) if text and "," in text else text
 
 
 def console() -> Console:

@@ -9,6 +9,10 @@ import typer
 from typer.core import TyperGroup
 
 from ._common import user_errors
+from .encode import encode
+from .quickstart import quickstart
+from .similarity import similarity
+from .train import train
 
 
 class _Recipes(TyperGroup):
@@ -40,6 +44,13 @@ def _root(
     ] = False,
 ) -> None:
     pass
+
+
+for _recipe in (train, encode, similarity):
+    app.command()(_recipe)
+
+
+app.command()(quickstart)
 
 
 def main() -> None:

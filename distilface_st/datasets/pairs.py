@@ -1,0 +1,135 @@
+"""Pairs of texts that belong together: sentences that stand next to each other, or two columns as given."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+from ..errors import InputError
+from .columns import Block, Columns
+from .readers import read_blocks
+from .segmentation import split_sentences
+from .sentences import TEXT_COLUMNS, check_limit, first_records
+from .sources import find_source
+from .text_data import Cleaned, Recipe, TextData, text_data
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Iterator
+    from pathlib import Path
+
+PAIR_COLUMNS = (
+    ("anchor", "positive"),
+    ("sentence1", "sentence2"),
+    ("sentence_1", "sentence_2"),
+    ("text1", "text2"),
+    ("query", "positive"),
+    ("query", "answer"),
+    ("question", "answer"),
+)
+"""The columns paired where none are named, first choice first."""
+
+_COLUMNS = ("anchor", "positive")
+_FEWEST_WORDS = 3
+
+
+def load_neighbours(
+    source: str | os.PathLike[str],
+    *,
+    column: str | None = None,
+    cache_dir: Path | None = None,
+    limit: int | None = None,
+) -> TextData:
+    """Load documents, and pair each sentence with the one that follows it.
+
+    Neighbouring sentences as positives need no labels and no second view of one sentence (Giorgi et al. 2021, DeCLUTR;
+    Izacard et al. 2022, Contriever, whose pairs are spans of one document). A line break inside a field ends a
+    paragraph, and no pair crosses one; a line of a .txt file is a paragraph of its own. Sentences are found by
+    :func:`~distilface_st.datasets.segmentation.split_sentences`. One of fewer than three words is paired with nothing.
+
+    Args:
+        source: As for :func:`~distilface_st.datasets.sentences.load_sentences`, holding a document a line or record.
+        column: Field or column that holds the documents; by default ``text``, else ``sentence``, else the only one.
+        cache_dir: Where the pairs are kept; by default ``distilface`` in the cache folder of ``datasets``.
+        limit: Read this many documents at most.
+
+    Returns:
+        The pairs, in the columns ``anchor`` and ``positive``, in the order of the text. ``read`` and ``blank`` count
+        documents, ``duplicates`` pairs.
+
+    Raises:
+        InputError: If the source is missing, malformed (reported with file and line) or gives no pair.
+    """
+    check_limit(limit)
+    found = find_source(source)
+    columns = Columns(TEXT_COLUMNS, None if column is None else (column,))
+    recipe = Recipe("neighbours", {"column": column, "limit": limit}, _COLUMNS)
+    blocks = (_neighbours_of(block) for block in first_records(read_blocks(found, columns), limit))
+    return text_data(found, recipe, blocks, cache_dir)
+
+
+def neighbouring_sentences(document: str) -> Iterator[tuple[str, str]]:
+    r"""Each two sentences of three words or more that follow each other in a paragraph.
+
+    Example:
+        >>> list(neighbouring_sentences("It rained all day. We stayed at home. Why?\nIt was cold outside."))
+        [('It rained all day.', 'We stayed at home.')]
+    """
+    for paragraph in document.split("\n"):
+        for first, second in pairwise(split_sentences(paragraph)):
+            if len(first.split()) >= _FEWEST_WORDS and len(second.split()) >= _FEWEST_WORDS:
+                yield first, second
+
+
+def _neighbours_of(block: Block) -> Cleaned:
+    (documents,) = block
+    pairs = [pair for document in documents for pair in neighbouring_sentences(document)]
+    blank = sum(not document.strip() for document in documents)
+    return Cleaned(_transposed(pairs), read=len(documents), blank=blank)
+
+
+def load_pairs(
+    source: str | os.PathLike[str],
+    *,
+    columns: tuple[str, str] | None = None,
+    cache_dir: Path | None = None,
+    limit: int | None = None,
+) -> TextData:
+    """Load pairs of texts from two columns.
+
+    White space around a text is dropped, inside it nothing is changed. Pairs with a blank side are dropped, and of
+    equal pairs all but the first.
+
+    Args:
+        source: A .tsv, .csv or .jsonl file, each also gzipped (.gz), a .parquet file, a folder of those, or a Hub
+            dataset. A .tsv file of two columns is taken to have no header, unless ``columns`` are given or its first
+            line holds names looked for; all other files name their columns.
+        columns: The two columns; by default the first of ``PAIR_COLUMNS`` that is there, else the only two.
+        cache_dir: Where the pairs are kept; by default ``distilface`` in the cache folder of ``datasets``.
+        limit: Read this many lines or records at most.
+
+    Returns:
+        The pairs, in the columns ``anchor`` and ``positive``, and what was dropped.
+
+    Raises:
+        InputError: If the source is missing, malformed (reported with file and line) or empty once cleaned, or if both
+            columns are the same.
+    """
+    check_limit(limit)
+    if columns is not None and columns[0] == columns[1]:
+        raise InputError(f"two different columns are needed to make pairs, found {columns[0]!r} twice")
+    found = find_source(source)
+    recipe = Recipe("pairs", {"columns": columns, "limit": limit}, _COLUMNS)
+    blocks = (_clean(block) for block in first_records(read_blocks(found, Columns(PAIR_COLUMNS, columns)), limit))
+    return text_data(found, recipe, blocks, cache_dir)
+
+
+def _clean(block: Block) -> Cleaned:
+    anchors, positives = block
+    stripped = zip(map(str.strip, anchors), map(str.strip, positives), strict=True)
+    pairs = [pair for pair in stripped if all(pair)]
+    return Cleaned(_transposed(pairs), read=len(anchors), blank=len(anchors) - len(pairs))
+
+
+def _transposed(pairs: list[tuple[str, str]]) -> Block:
+    return [[first for first, _ in pairs], [second for _, second in pairs]]

@@ -1,0 +1,42 @@
+"""``distilface encode``: a file of text in, a file of embeddings out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ._common import BatchSize, Device, JsonFile, ModelOption, console, encoder_path, write_result
+
+
+def encode(
+    source: Annotated[str, typer.Argument(metavar="INPUT", help="Text, as for `distilface train`.")],
+    output: Annotated[Path, typer.Argument(metavar="OUTPUT", help=".npy (embeddings), .parquet or .jsonl (text too).")],
+    model: ModelOption,
+    column: Annotated[str | None, typer.Option(help="Column or field with the text.")] = None,
+    normalize: Annotated[bool, typer.Option("--normalize", help="Scale embeddings to length 1.")] = False,
+    batch_size: BatchSize = 64,
+    device: Device = None,
+    json_file: JsonFile = None,
+) -> None:
+    """Embed a file of any size; row i of the output belongs to record i of the input."""
+    from ..encoding import encode_file
+    from ..model import load_model
+    from ._progress import progress_bar, quiet_libraries
+
+    quiet_libraries()
+    opened = load_model(encoder_path(model), device=device)
+    with progress_bar() as bar:
+        task = bar.add_task("encoding", total=None)
+        result = encode_file(
+            opened,
+            source,
+            output,
+            column=column,
+            batch_size=batch_size,
+            normalize=normalize,
+            progress=lambda done: bar.update(task, completed=done),
+        )
+    console().print(f"{result['rows']:,} embeddings of {result['dimension']} dimensions: {output}")
+    write_result(result, json_file)

@@ -1,0 +1,47 @@
+"""``distilface similarity``: how alike sentences are."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from ..errors import InputError
+from ._common import Device, JsonFile, ModelOption, encoder_path, write_result
+
+
+def similarity(
+    sentences: Annotated[list[str], typer.Argument(help="Two sentences or more.")],
+    model: ModelOption,
+    device: Device = None,
+    json_file: JsonFile = None,
+) -> None:
+    """Print the similarity of each two sentences, by the model's own similarity function."""
+    if len(sentences) < 2:
+        raise InputError("Give two sentences or more.")
+    from ..model import load_model
+    from ._progress import quiet_libraries
+
+    quiet_libraries()
+    opened = load_model(encoder_path(model), device=device)
+    embeddings = opened.encode(sentences, show_progress_bar=False)
+    scores = opened.similarity(embeddings, embeddings).tolist()
+    if json_file != "-":
+        _show(sentences, scores)
+    write_result(
+        {"similarity": opened.similarity_fn_name, "sentences": sentences, "scores": scores},
+        json_file,
+    )
+
+
+def _show(sentences: list[str], scores: list[list[float]]) -> None:
+    if len(sentences) == 2:
+        typer.echo(f"{scores[0][1]:.4f}")
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("", *(str(i + 1) for i in range(len(sentences))))
+    for i, (sentence, row) in enumerate(zip(sentences, scores, strict=True)):
+        table.add_row(f"{i + 1} {sentence}", *(f"{score:.3f}" for score in row))
+    Console().print(table)

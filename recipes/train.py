@@ -1,0 +1,228 @@
+"""``distilface train``: contrastive training on a file of text."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ..errors import InputError
+from ._common import Device, JsonFile, StsDir, console, encoder_path, parse_layers, parse_modes, write_result
+
+if TYPE_CHECKING:
+    from sentence_transformers.base.evaluation import BaseEvaluator
+
+    from ..datasets.text_data import TextData
+    from ..training import TrainingConfig, TrainingResult
+
+_MODEL, _DATA, _RUN = "Model", "Data", "Run"
+
+
+def train(
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="INPUT",
+            help="Text: .txt, .jsonl, .csv, .tsv (each also .gz), .parquet, a folder of those, or a Hub dataset.",
+        ),
+    ],
+    output: Annotated[Path, typer.Option(help="Folder of the run: model, history, run.json.")],
+    base: Annotated[
+        str | None,
+        typer.Option(
+            help="Encoder to start from: a Hub name, a folder, or 'bundled' (extra offline).", rich_help_panel=_MODEL
+        ),
+    ] = None,
+    preset: Annotated[str, typer.Option(help="Settings to start from: paper-default or paper-best.")] = "paper-default",
+    layers: Annotated[
+        str | None,
+        typer.Option(
+            help="last, second_to_last, all, first_last, last_two, last_four, or indices: 0,-1.", rich_help_panel=_MODEL
+        ),
+    ] = None,
+    layer_reduction: Annotated[
+        str | None, typer.Option(help="mean, max or concat over layers.", rich_help_panel=_MODEL)
+    ] = None,
+    pooling_mode: Annotated[
+        str | None,
+        typer.Option(help="Token pooling: mean, max, cls, ...; several with commas.", rich_help_panel=_MODEL),
+    ] = None,
+    normalize: Annotated[
+        bool | None, typer.Option(help="Scale embeddings to length 1.", rich_help_panel=_MODEL)
+    ] = None,
+    trim: Annotated[
+        bool | None, typer.Option(help="Drop encoder layers above the highest one used.", rich_help_panel=_MODEL)
+    ] = None,
+    views: Annotated[
+        str | None,
+        typer.Option(
+            help="Positives: dropout (sentences), neighbours (documents) or pairs (two columns).", rich_help_panel=_DATA
+        ),
+    ] = None,
+    column: Annotated[
+        list[str] | None, typer.Option(help="Column or field with the text; twice for pairs.", rich_help_panel=_DATA)
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Read this many records at most.", rich_help_panel=_DATA)
+    ] = None,
+    steps: Annotated[int | None, typer.Option(min=1)] = None,
+    batch_size: Annotated[int | None, typer.Option(min=2)] = None,
+    mini_batch_size: Annotated[
+        int | None,
+        typer.Option(min=1, help="Forward this many at once and cache gradients: large batches in little memory."),
+    ] = None,
+    learning_rate: Annotated[float | None, typer.Option()] = None,
+    schedule: Annotated[
+        str | None, typer.Option(help="Learning-rate schedule of transformers: linear, cosine, constant, ...")
+    ] = None,
+    warmup_steps: Annotated[int | None, typer.Option(min=0)] = None,
+    weight_decay: Annotated[float | None, typer.Option(min=0)] = None,
+    max_grad_norm: Annotated[float | None, typer.Option(min=0)] = None,
+    temperature: Annotated[float | None, typer.Option()] = None,
+    symmetric: Annotated[bool | None, typer.Option(help="Also contrast positives with anchors.")] = None,
+    dropout: Annotated[float | None, typer.Option(help="Dropout probability; the encoder's own by default.")] = None,
+    max_length: Annotated[int | None, typer.Option(min=3, help="Tokens of a training sentence.")] = None,
+    precision: Annotated[str | None, typer.Option(help="auto, fp32, bf16 or fp16.")] = None,
+    evaluate_every: Annotated[
+        int | None, typer.Option(min=1, help="Steps between evaluations and checkpoints.", rich_help_panel=_RUN)
+    ] = None,
+    patience: Annotated[
+        int | None,
+        typer.Option(min=1, help="Stop after this many evaluations without a better score.", rich_help_panel=_RUN),
+    ] = None,
+    sts_dir: StsDir = None,
+    all_sets: Annotated[
+        bool,
+        typer.Option(
+            "--all-sets",
+            help="With --sts-dir: also score STS12-16 and STS-B test at each evaluation (STS-B dev alone chooses).",
+            rich_help_panel=_RUN,
+        ),
+    ] = False,
+    eval_file: Annotated[
+        Path | None,
+        typer.Option(help="Your own scored pairs (.tsv, .csv, .jsonl) choose the checkpoint.", rich_help_panel=_RUN),
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the run in --output.", rich_help_panel=_RUN)
+    ] = False,
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed of everything random.", rich_help_panel=_RUN)] = None,
+    device: Device = None,
+    json_file: JsonFile = None,
+) -> None:
+    """Train a sentence encoder on your own text, without labels.
+
+    Checkpoints are chosen on STS-B dev (--sts-dir), on your own scored pairs (--eval-file), or, with neither, by
+    alignment and uniformity on held-out text.
+    """
+    from ..training import TrainingConfig, TrainingInterrupted, model_from_config
+    from ..training import train as run_training
+    from ._progress import TrainingProgress, quiet_libraries
+
+    quiet_libraries()
+    given: dict[str, Any] = {
+        "encoder": encoder_path(base) if base else None,
+        "layers": parse_layers(layers),
+        "pooling_mode": parse_modes(pooling_mode),
+        "layer_reduction": layer_reduction,
+        "normalize": normalize,
+        "trim": trim,
+        "views": views,
+        "steps": steps,
+        "batch_size": batch_size,
+        "mini_batch_size": mini_batch_size,
+        "learning_rate": learning_rate,
+        "schedule": schedule,
+        "warmup_steps": warmup_steps,
+        "weight_decay": weight_decay,
+        "max_grad_norm": max_grad_norm,
+        "temperature": temperature,
+        "symmetric": symmetric,
+        "dropout": dropout,
+        "max_length": max_length,
+        "precision": precision,
+        "evaluate_every": evaluate_every,
+        "patience": patience,
+        "seed": seed,
+    }
+    config = TrainingConfig.preset(preset, **{name: value for name, value in given.items() if value is not None})
+    data, evaluator = _evaluator(_data(source, config, column, limit), config, sts_dir, all_sets, eval_file)
+    out = console()
+    out.print(
+        f"{data.source}: {len(data.dataset):,} rows for training "
+        f"({data.blank:,} blank and {data.duplicates:,} duplicate ones dropped)"
+    )
+    model = model_from_config(config, device=device)
+    progress = TrainingProgress(evaluator.primary_metric)
+    try:
+        result = run_training(
+            model, data, config, output, evaluator=evaluator, resume=resume, device=device, callbacks=[progress]
+        )
+    except TrainingInterrupted as stopped:
+        out.print(str(stopped))
+        raise typer.Exit(130) from None
+    _show(result)
+    write_result(result.run, json_file)
+
+
+def _data(source: str, config: TrainingConfig, column: list[str] | None, limit: int | None) -> TextData:
+    from ..datasets.pairs import load_neighbours, load_pairs
+    from ..datasets.sentences import load_sentences
+
+    columns = column or []
+    if config.views == "pairs":
+        if len(columns) not in (0, 2):
+            raise InputError(f"--views pairs takes --column twice or not at all, not {len(columns)} times.")
+        return load_pairs(source, columns=(columns[0], columns[1]) if columns else None, limit=limit)
+    if len(columns) > 1:
+        raise InputError(f"--views {config.views} takes --column once, not {len(columns)} times.")
+    load = load_neighbours if config.views == "neighbours" else load_sentences
+    return load(source, column=columns[0] if columns else None, limit=limit)
+
+
+def _evaluator(
+    data: TextData, config: TrainingConfig, sts_dir: Path | None, all_sets: bool, eval_file: Path | None
+) -> tuple[TextData, BaseEvaluator]:
+    """The evaluator that the options name, and the text that is left for training."""
+    from ..datasets.sts import AVERAGE6, load_scored_pairs, load_sts
+    from ..evaluation.alignment_uniformity import AlignmentUniformityEvaluator
+    from ..evaluation.sts import STSEvaluator
+    from ..training import hold_out
+
+    if sts_dir and eval_file:
+        raise InputError("Give --sts-dir or --eval-file, not both: one of them chooses the checkpoint.")
+    if all_sets and not sts_dir:
+        raise InputError("--all-sets needs --sts-dir.")
+    if eval_file:
+        return data, STSEvaluator(load_scored_pairs(eval_file), write_csv=False)
+    if sts_dir:
+        tests = [load_sts(name, sts_dir) for name in AVERAGE6] if all_sets else []
+        return data, STSEvaluator([load_sts("STS-B", sts_dir, split="dev"), *tests], write_csv=False)
+    left, held_out = hold_out(data)
+    if len(data.dataset.column_names) == 1:
+        return left, AlignmentUniformityEvaluator(sentences=list(held_out["sentence"]), write_csv=False)
+    pairs = list(zip(held_out["anchor"], held_out["positive"], strict=True))
+    return left, AlignmentUniformityEvaluator(pairs=pairs, write_csv=False)
+
+
+def _show(result: TrainingResult) -> None:
+    from rich.table import Table
+
+    run = result.run
+    table = Table(title=f"{run['steps']:,} steps in {run['seconds']:,.0f} s; kept: {run['kept']}")
+    for heading in ("score", "before", "after", "change"):
+        table.add_column(heading, justify="left" if heading == "score" else "right")
+    for name, after in run["scores_after"].items():
+        before = run["scores_before"].get(name)
+        change = "" if before is None else f"{after - before:+.2f}"
+        table.add_row(name, "" if before is None else f"{before:.2f}", f"{after:.2f}", change)
+    out = console()
+    if run["scores_after"]:
+        out.print(table)
+    if not run["improved"]:
+        out.print(
+            "[yellow]Training did not raise the score that chooses the checkpoint: the encoder as it came is better "
+            "on it. More text, another --views or a smaller --learning-rate may help.[/]"
+        )
+    out.print(f"model: {result.output / 'model'}   history: {result.output / 'history.csv'}")
