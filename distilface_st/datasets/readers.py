@@ -96,7 +96,7 @@ def _read_csv(path: Path, columns: Columns) -> Iterator[Block]:
                 yield block
                 block, size = _empty_block(columns), 0
     except csv.Error as error:
-        raise InputError(f"{path}:{number}: not valid CSV ({error})") from error
+        raise InputError(f"{path}:{number}: cannot be read as CSV ({error})") from error
     yield block
 
 
