@@ -11,16 +11,88 @@ from importlib import import_module, metadata
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .datasets.pairs import load_neighbours, load_pairs
+    from .datasets.sentences import load_sentences
+    from .datasets.sts import STSSubset, STSTask, load_scored_pairs, load_sts
+    from .datasets.text_data import TextData
+    from .encoding import encode_file
     from .errors import InputError, MissingExtraError
+    from .evaluation.alignment_uniformity import AlignmentUniformityEvaluator
+    from .evaluation.retrieval import RetrievalEvaluator
+    from .evaluation.sts import STSEvaluator, sts_suite
+    from .history import plot_history
+    from .losses import SimCSELoss
+    from .model import build_model, load_model, portable_model, push_to_hub, save_model
+    from .modules import MultiLayerPooling
+    from .offline import bundled_encoder
+    from .poolings import score_poolings
+    from .training import TrainingInterrupted, TrainingResult, model_from_config, train
+    from .training_config import TrainingConfig
 
 _HOMES = {
+    "AlignmentUniformityEvaluator": "evaluation.alignment_uniformity",
     "InputError": "errors",
     "MissingExtraError": "errors",
+    "MultiLayerPooling": "modules",
+    "RetrievalEvaluator": "evaluation.retrieval",
+    "STSEvaluator": "evaluation.sts",
+    "STSSubset": "datasets.sts",
+    "STSTask": "datasets.sts",
+    "SimCSELoss": "losses",
+    "TextData": "datasets.text_data",
+    "TrainingConfig": "training_config",
+    "TrainingInterrupted": "training",
+    "TrainingResult": "training",
+    "build_model": "model",
+    "bundled_encoder": "offline",
+    "encode_file": "encoding",
+    "load_model": "model",
+    "load_neighbours": "datasets.pairs",
+    "load_pairs": "datasets.pairs",
+    "load_scored_pairs": "datasets.sts",
+    "load_sentences": "datasets.sentences",
+    "load_sts": "datasets.sts",
+    "model_from_config": "training",
+    "plot_history": "history",
+    "portable_model": "model",
+    "push_to_hub": "model",
+    "save_model": "model",
+    "score_poolings": "poolings",
+    "sts_suite": "evaluation.sts",
+    "train": "training",
 }
 
 __all__ = [
+    "AlignmentUniformityEvaluator",
     "InputError",
     "MissingExtraError",
+    "MultiLayerPooling",
+    "RetrievalEvaluator",
+    "STSEvaluator",
+    "STSSubset",
+    "STSTask",
+    "SimCSELoss",
+    "TextData",
+    "TrainingConfig",
+    "TrainingInterrupted",
+    "TrainingResult",
+    "build_model",
+    "bundled_encoder",
+    "encode_file",
+    "load_model",
+    "load_neighbours",
+    "load_pairs",
+    "load_scored_pairs",
+    "load_sentences",
+    "load_sts",
+    "model_from_config",
+    "plot_history",
+    "portable_model",
+    "push_to_hub",
+    "save_model",
+    "score_poolings",
+    "sts_suite",
+    "train",
 ]
 
 __version__ = metadata.version("distilface-st")

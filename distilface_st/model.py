@@ -61,7 +61,7 @@ def build_model(
         A ``SentenceTransformer`` of encoder, ``MultiLayerPooling`` and, if asked for, ``Normalize``.
 
     Raises:
-        ValueError: A selection that does not fit the encoder; an encoder that cannot be read or cannot be trimmed.
+        InputError: A selection that does not fit the encoder; an encoder that cannot be read or cannot be trimmed.
 
     Example:
         ::
@@ -72,14 +72,17 @@ def build_model(
     source = _open(encoder)
     transformer = cast("Transformer", source[0])
     include_prompt = all(module.include_prompt for module in source if isinstance(module, Pooling))
-    pooling = MultiLayerPooling(
-        transformer.get_embedding_dimension(),
-        transformer.config.num_hidden_layers,
-        layers=layers,
-        layer_reduction=layer_reduction,
-        pooling_mode=pooling_mode,
-        include_prompt=include_prompt,
-    )
+    try:
+        pooling = MultiLayerPooling(
+            transformer.get_embedding_dimension(),
+            transformer.config.num_hidden_layers,
+            layers=layers,
+            layer_reduction=layer_reduction,
+            pooling_mode=pooling_mode,
+            include_prompt=include_prompt,
+        )
+    except ValueError as error:
+        raise InputError(str(error)) from error
     if trim:
         pooling = _trim(transformer, pooling)
     return _compose(source, [transformer, pooling, *([Normalize()] if normalize else [])], device)

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import math
-import os
 import shutil
 import time
 from dataclasses import dataclass, replace
@@ -17,7 +15,7 @@ from sentence_transformers import SentenceTransformerTrainer, SentenceTransforme
 from sentence_transformers.base.sampler import BatchSamplers
 from sentence_transformers.sentence_transformer.data_collator import SentenceTransformerDataCollator
 from torch.nn.modules.dropout import _DropoutNd
-from transformers import EarlyStoppingCallback, PrinterCallback, ProgressCallback, set_seed
+from transformers import EarlyStoppingCallback, PrinterCallback, ProgressCallback, SchedulerType, set_seed
 
 from .callbacks import HistoryCallback, StopOnSignal
 from .errors import InputError, MissingExtraError
@@ -25,10 +23,12 @@ from .files import write_json
 from .history import History, as_scores, plot_history
 from .losses import SimCSELoss
 from .model import build_model, save_model
-from .provenance import model_fingerprint, provenance
+from .provenance import model_fingerprint
+from .run_record import begin_run, last_checkpoint
 from .training_config import TrainingConfig, resolve_precision
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Sequence
 
     from datasets import Dataset
@@ -123,34 +123,37 @@ def train(
         TrainingInterrupted: SIGINT or SIGTERM came; a checkpoint was saved.
     """
     output = Path(output)
-    target = torch.device(device or ("cpu" if model.device.type == "cpu" else model.device))
     _check_data(data, config)
-    run = _begin(model, data, config, output, resume)
-    checkpoint = _last_checkpoint(output / "checkpoints") if resume else None
-    step_before = int(checkpoint.name.split("-")[1]) if checkpoint else None
-    set_seed(config.seed)
-    _set_dropout(model, config.dropout)
-    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    checkpoint = last_checkpoint(output / "checkpoints") if resume else None
+    arguments = _arguments(config, output, model, device, evaluator, resumed=checkpoint is not None)
     loss = SimCSELoss(
         model,
         temperature=config.temperature,
         symmetric=config.symmetric,
-        gather_across_devices=processes > 1,
+        gather_across_devices=arguments.world_size > 1,
         mini_batch_size=config.mini_batch_size,
     )
+    run = begin_run(model, data, config, output, resume)
     run["loss"] = {"name": "SimCSELoss", "settings": loss.get_config_dict(), "citation": loss.citation}
-    history = History(output / "history.csv", up_to=step_before)
+    set_seed(config.seed)
+    _set_dropout(model, config.dropout)
+    history = History(output / "history.csv", up_to=int(checkpoint.name.split("-")[1]) if checkpoint else None)
     stop = StopOnSignal()
     patience = [EarlyStoppingCallback(config.patience)] if config.patience and evaluator else []
     model.model_card_data.generate_widget_examples = False  # they would be training sentences
     trainer = SentenceTransformerTrainer(
         model=model,
-        args=_arguments(config, output, target, evaluator, resumed=checkpoint is not None),
+        args=arguments,
         train_dataset=data.dataset,
         loss=loss,
         evaluator=evaluator,
         data_collator=SentenceTransformerDataCollator(preprocess_fn=model.preprocess, max_length=config.max_length),
-        callbacks=[HistoryCallback(history, loss, config.batch_size * processes), *patience, *callbacks, stop],
+        callbacks=[
+            HistoryCallback(history, loss, config.batch_size * arguments.world_size),
+            *patience,
+            *callbacks,
+            stop,
+        ],
     )
     for printing in (PrinterCallback, ProgressCallback):
         trainer.remove_callback(printing)
@@ -160,26 +163,34 @@ def train(
     if stop.stopped and trainer.state.global_step < config.steps:
         raise TrainingInterrupted(trainer.state.global_step, output)
     model.eval()
-    if not trainer.is_world_process_zero():
-        return TrainingResult(model, output, history.rows, run)
-    kept = trainer.state.best_global_step or trainer.state.global_step
-    run |= {
+    if trainer.is_world_process_zero():
+        run |= _outcome(trainer, history, evaluator)
+        run |= {"seconds": round(time.perf_counter() - start, 1), "fingerprint_after": model_fingerprint(model)}
+        _keep(model, history, run, output)
+    return TrainingResult(model, output, history.rows, run)
+
+
+def _outcome(trainer: SentenceTransformerTrainer, history: History, evaluator: BaseEvaluator | None) -> dict[str, Any]:
+    state = trainer.state
+    kept = state.best_global_step or state.global_step
+    return {
         "status": "finished",
-        "steps": trainer.state.global_step,
+        "steps": state.global_step,
         "kept_step": kept,
-        "kept": f"step {kept}" + (f", the best {evaluator.primary_metric}" if evaluator else ", the last"),
-        "improved": evaluator is None or _improved(trainer.state.best_metric, history, evaluator),
+        "kept": f"step {kept}, the " + (f"best {evaluator.primary_metric}" if evaluator else "last"),
+        "improved": evaluator is None or _improved(state.best_metric, history, evaluator),
         "scores_before": history.scores(0),
         "scores_after": history.scores(kept),
-        "seconds": round(time.perf_counter() - start + run.get("seconds", 0.0), 1),
-        "fingerprint_after": model_fingerprint(model),
     }
+
+
+def _keep(model: SentenceTransformer, history: History, run: dict[str, Any], output: Path) -> None:
+    """Write model, plot and record; the checkpoints go once all of it is there."""
     save_model(model, output / "model", run=run)
     with contextlib.suppress(MissingExtraError):
-        plot_history(history.rows, output / "history.png", best_step=kept if evaluator else None)
+        plot_history(history.rows, output / "history.png", best_step=run["kept_step"] if run["scores_after"] else None)
     write_json(output / "run.json", run)
     shutil.rmtree(output / "checkpoints", ignore_errors=True)
-    return TrainingResult(model, output, history.rows, run)
 
 
 def _improved(best: float | None, history: History, evaluator: BaseEvaluator) -> bool:
@@ -216,81 +227,6 @@ def _check_data(data: TextData, config: TrainingConfig) -> None:
         )
 
 
-def _begin(
-    model: SentenceTransformer, data: TextData, config: TrainingConfig, output: Path, resume: bool
-) -> dict[str, Any]:
-    """The run's record: written when it begins, read and compared when it goes on, by the first process alone."""
-    run = {
-        **provenance(seed=config.seed),
-        "status": "running",
-        "config": config.to_dict(),
-        "data": {
-            "source": data.source,
-            "rows": len(data.dataset),
-            "blank": data.blank,
-            "duplicates": data.duplicates,
-            "fingerprint": data.fingerprint,
-        },
-        "fingerprint_before": model_fingerprint(model),
-    }
-    if not _is_first_process():
-        return run
-    file = output / "run.json"
-    before = _read_run(file) if file.exists() else None
-    if before and not resume:
-        raise InputError(f"{output} holds a run already: go on with --resume, or choose another --output.")
-    if resume and before is None:
-        raise InputError(f"{output} holds no run to resume.")
-    if before:
-        _check_same(before, json.loads(json.dumps(run)), output)
-        return before
-    write_json(file, run)
-    return run
-
-
-def _is_first_process() -> bool:
-    return os.environ.get("RANK", "0") == "0"
-
-
-def _read_run(file: Path) -> dict[str, Any]:
-    try:
-        run: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        _ = run["status"], run["config"], run["data"]["fingerprint"], run["fingerprint_before"]
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
-        raise InputError(f"{file} is damaged: {error!r}") from error
-    return run
-
-
-def _check_same(before: dict[str, Any], now: dict[str, Any], output: Path) -> None:
-    if before["status"] == "finished":
-        raise InputError(f"The run in {output} is finished; there is nothing to resume.")
-    changed = [
-        f"{name} ({before['config'].get(name)} -> {value})"
-        for name, value in now["config"].items()
-        if before["config"].get(name) != value
-    ]
-    if before["data"]["fingerprint"] != now["data"]["fingerprint"]:
-        changed.append("the training text")
-    if not changed and before["fingerprint_before"] != now["fingerprint_before"]:
-        changed.append("the weights it began with")
-    if changed:
-        raise InputError(f"Cannot resume {output}: it was begun with other settings: {', '.join(changed)}.")
-
-
-def _last_checkpoint(folder: Path) -> Path | None:
-    """The newest whole checkpoint; the trainer writes trainer_state.json last. Broken ones are removed."""
-    found = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]), reverse=True)
-    for checkpoint in found:
-        try:
-            json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
-        except (OSError, json.JSONDecodeError, UnicodeDecodeError):
-            if _is_first_process():
-                shutil.rmtree(checkpoint)
-        else:
-            return checkpoint
-    return None
-
-
 def _set_dropout(model: SentenceTransformer, probability: float | None) -> None:
     if probability is None:
         return
@@ -300,12 +236,21 @@ def _set_dropout(model: SentenceTransformer, probability: float | None) -> None:
 
 
 def _arguments(
-    config: TrainingConfig, output: Path, device: torch.device, evaluator: BaseEvaluator | None, resumed: bool
+    config: TrainingConfig,
+    output: Path,
+    model: SentenceTransformer,
+    device: str | None,
+    evaluator: BaseEvaluator | None,
+    resumed: bool,
 ) -> SentenceTransformerTrainingArguments:
-    precision = resolve_precision(config.precision, device.type)
+    schedules = [schedule.value for schedule in SchedulerType]
+    if config.schedule not in schedules:
+        raise InputError(f"schedule is {config.schedule!r}: allowed are {', '.join(schedules)}.")
+    target = torch.device(device or model.device)
+    precision = resolve_precision(config.precision, target.type)
     evaluation: Literal["steps", "no"] = "steps" if evaluator else "no"
-    if device.type == "cuda" and device.index is not None:
-        torch.cuda.set_device(device)
+    if target.type == "cuda" and target.index is not None:
+        torch.cuda.set_device(target)
     arguments = SentenceTransformerTrainingArguments(
         output_dir=str(output / "checkpoints"),
         max_steps=config.steps,
@@ -318,7 +263,7 @@ def _arguments(
         optim="adamw_torch_fused",
         bf16=precision == "bf16",
         fp16=precision == "fp16",
-        use_cpu=device.type == "cpu",
+        use_cpu=target.type == "cpu",
         seed=config.seed,
         batch_sampler=BatchSamplers.BATCH_SAMPLER if config.views == "dropout" else BatchSamplers.NO_DUPLICATES,
         dataloader_drop_last=True,
@@ -336,7 +281,7 @@ def _arguments(
         report_to="none",
         disable_tqdm=True,
     )
-    if device.type == "cuda" and arguments.n_gpu > 1:
+    if target.type == "cuda" and arguments.n_gpu > 1:
         # DataParallel would split the batch, and with it the in-batch negatives; torchrun gathers them.
         arguments._n_gpu = 1
     return arguments

@@ -14,9 +14,9 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 COMMON_WORDS = """the a of and to in is was for on that with as by it he she they at from his her an are were which this
 be has had have not but or their its one two first also after new who when where there been other more time year years
-city state world war school university people man woman dog cat house car river music film game team player book read write
-run walk play sing eat drink big small old young good bad red blue green white black day night north south east west
-king queen government party law country english french german american""".split()
+city state world war school university people man woman dog cat house car river music film game team player book read
+write run walk play sing eat drink big small old young good bad red blue green white black day night north south east
+west king queen government party law country english french german american""".split()
 
 
 def _tokenizer(folder: Path):

@@ -216,7 +216,7 @@ def test_what_is_no_model_is_said_in_one_line(tmp_path, make, message):
 
 
 def test_a_folder_without_an_encoder_is_said_so(tmp_path):
-    with pytest.raises(InputError, match="Cannot open .* as a transformer encoder"):
+    with pytest.raises(InputError, match=r"Cannot open .* as a transformer encoder"):
         build_model(tmp_path)
 
 

@@ -130,7 +130,7 @@ def test_hidden_states_are_turned_on_and_the_last_layer_equals_stock_pooling(tin
 def test_missing_hidden_states_are_an_error_that_says_what_to_do(tiny_encoder):
     model = SentenceTransformer(modules=[Transformer(str(tiny_encoder))], device="cpu")
     model.append(MultiLayerPooling(32, 4))
-    with pytest.raises(ValueError, match="found no hidden states.*output_hidden_states = True"):
+    with pytest.raises(ValueError, match=r"found no hidden states.*output_hidden_states = True"):
         model.encode(SENTENCES)
 
 

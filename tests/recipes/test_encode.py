@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from pyarrow import parquet
+
+from distilface_st import encoding
+from distilface_st.model import build_model, load_model, save_model
+
+LINES = ["the cat", "", "a man in the house", "war", "the king and the queen"]
+
+
+@pytest.fixture
+def model(tiny_encoder, tmp_path):
+    save_model(build_model(tiny_encoder, device="cpu"), tmp_path / "model")
+    return tmp_path / "model"
+
+
+@pytest.fixture
+def source(tmp_path):
+    (tmp_path / "in.txt").write_text("\n".join(LINES) + "\n")
+    return tmp_path / "in.txt"
+
+
+def read(path):
+    if path.suffix == ".npy":
+        return None, np.load(path)
+    if path.suffix == ".parquet":
+        table = parquet.read_table(path)
+        return table["text"].to_pylist(), np.stack(table["embedding"].to_numpy())
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    return [row["text"] for row in rows], np.array([row["embedding"] for row in rows], dtype=np.float32)
+
+
+@pytest.mark.parametrize("ending", [".npy", ".parquet", ".jsonl"])
+def test_row_i_belongs_to_line_i_across_chunks(invoke, model, source, tmp_path, monkeypatch, ending):
+    monkeypatch.setattr(encoding, "CHUNK", 2)
+    output = tmp_path / f"out{ending}"
+    result = invoke("encode", "--model", model, source, output, "--device", "cpu", "--json", "-")
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["rows"] == 5
+    texts, embeddings = read(output)
+    assert texts in (None, LINES)
+    assert embeddings.dtype == np.float32
+    np.testing.assert_allclose(embeddings, load_model(model, device="cpu").encode(LINES), atol=1e-5)
+
+
+def test_normalized_embeddings_have_length_1(invoke, model, source, tmp_path):
+    invoke("encode", "--model", model, source, tmp_path / "out.npy", "--normalize")
+    np.testing.assert_allclose(np.linalg.norm(np.load(tmp_path / "out.npy"), axis=1), 1, atol=1e-5)
+
+
+def test_an_unknown_ending_is_refused_before_anything_runs(invoke, model, source, tmp_path):
+    result = invoke("encode", "--model", model, source, tmp_path / "out.xlsx")
+    assert result.exit_code == 1
+    assert "embeddings go to .npy, .jsonl, .parquet" in result.stderr
+
+
+def test_a_failure_leaves_no_half_file_and_an_old_one_alone(invoke, model, tmp_path):
+    output = tmp_path / "out.npy"
+    output.write_bytes(b"precious")
+    (tmp_path / "bad.txt").write_bytes(b"fine\n\xff\xfe\n")
+    result = invoke("encode", "--model", model, tmp_path / "bad.txt", output)
+    assert result.exit_code == 1
+    assert "UTF-8" in result.stderr
+    assert output.read_bytes() == b"precious"
+    assert {path.name for path in tmp_path.iterdir()} == {"model", "bad.txt", "out.npy"}

@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+import json
+import random
+
+import pytest
+from sentence_transformers import SentenceTransformer
+
+from ..conftest import COMMON_WORDS
+
+
+@pytest.fixture
+def text(tmp_path, monkeypatch):
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
+    random.seed(0)
+    lines = dict.fromkeys(" ".join(random.choices(COMMON_WORDS, k=7)) for _ in range(100))
+    (tmp_path / "text.txt").write_text("\n".join(lines))
+    return tmp_path / "text.txt"
+
+
+def options(tiny_encoder, output, **changes):
+    given = {"base": tiny_encoder, "output": output, "steps": 4, "batch-size": 8, "evaluate-every": 2, "device": "cpu"}
+    return [text for name, value in (given | changes).items() for text in (f"--{name}", value)]
+
+
+def test_text_in_model_out(invoke, text, tiny_encoder, tmp_path):
+    result = invoke(
+        "train", text, *options(tiny_encoder, tmp_path / "run", layers="0,-1"), "--json", tmp_path / "r.json"
+    )
+    assert result.exit_code == 0, result.output
+    assert "90 rows for training" in result.stderr
+    assert "alignment_uniformity" in result.stderr
+    run = json.loads((tmp_path / "r.json").read_text())
+    assert run["config"]["layers"] == [0, -1]
+    assert SentenceTransformer(str(tmp_path / "run" / "model"), device="cpu").encode("a cat").shape == (32,)
+
+
+def test_the_users_own_scored_pairs_choose_the_checkpoint(invoke, text, tiny_encoder, tmp_path):
+    (tmp_path / "mine.tsv").write_text("a cat\ta dog\t4\na cat\tthe war\t1\na king\ta queen\t5\na king\ta car\t0\n")
+    arguments = options(tiny_encoder, tmp_path / "run", **{"eval-file": tmp_path / "mine.tsv"})
+    result = invoke("train", text, *arguments, "--json", "-")
+    assert result.exit_code == 0, result.output
+    run = json.loads(result.stdout)
+    assert set(run["scores_before"]) == set(run["scores_after"])
+    assert len(run["scores_after"]) == 1
+
+
+def test_documents_train_as_neighbours(invoke, text, tiny_encoder, tmp_path):
+    random.seed(1)
+    paragraphs = [
+        " ".join(" ".join(random.choices(COMMON_WORDS, k=6)).capitalize() + "." for _ in range(4)) for _ in range(30)
+    ]
+    (tmp_path / "docs.txt").write_text("\n".join(paragraphs))
+    result = invoke("train", tmp_path / "docs.txt", *options(tiny_encoder, tmp_path / "run", views="neighbours"))
+    assert result.exit_code == 0, result.output
+    assert "81 rows for training" in result.stderr
+
+
+def test_a_finished_run_is_left_alone(invoke, text, tiny_encoder, tmp_path):
+    invoke("train", text, *options(tiny_encoder, tmp_path / "run"))
+    before = (tmp_path / "run" / "run.json").read_text()
+    again = invoke("train", text, *options(tiny_encoder, tmp_path / "run"))
+    assert again.exit_code == 1
+    assert "holds a run already" in again.stderr
+    assert (tmp_path / "run" / "run.json").read_text() == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--preset", "best"], "There is no preset 'best'"),
+        (["--layers", "last_seven"], "allowed are the names last"),
+        (["--layers", "1,x"], "give a name, or whole numbers"),
+        (["--views", "pairs", "--column", "a"], "--views pairs takes --column twice"),
+        (["--column", "a", "--column", "b"], "--views dropout takes --column once"),
+        (["--all-sets"], "--all-sets needs --sts-dir"),
+        (["--precision", "fp16"], "fp16 needs gradient scaling"),
+        (["--layer-reduction", "sum"], "allowed are mean, max, concat"),
+        (["--schedule", "sawtooth"], "schedule is 'sawtooth'"),
+        (["--pooling-mode", "median"], "Invalid pooling mode"),
+    ],
+)
+def test_mistakes_are_one_line_and_leave_nothing(invoke, text, tiny_encoder, tmp_path, arguments, message):
+    result = invoke("train", text, *options(tiny_encoder, tmp_path / "run"), *arguments)
+    assert result.exit_code == 1, result.output
+    assert message in " ".join(result.stderr.split())
+    assert not (tmp_path / "run").exists()
