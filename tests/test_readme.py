@@ -1,0 +1,64 @@
+"""The README's Python runs as it stands, but for the name of the encoder, which is a tiny one of the same layout."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from datasets import Dataset, DatasetDict
+from sentence_transformers import SentenceTransformer
+
+from distilface_st.datasets.sts import load_sts
+from distilface_st.evaluation.sts import sts_suite
+from distilface_st.model import build_model, load_model, save_model
+
+README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+
+
+def block(word: str) -> str:
+    (found,) = (code for code in BLOCKS if word in code)
+    return found
+
+
+def test_use(tiny_distilbert, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names: dict = {}
+    exec(block("save_model").replace("distilbert-base-uncased", str(tiny_distilbert)), names)
+    assert names["embeddings"].shape == (3, 32)
+    opened = SentenceTransformer("my-encoder", device="cpu")
+    np.testing.assert_allclose(opened.encode("A man is eating food."), names["embeddings"][0], atol=1e-5)
+
+
+def test_the_parts_in_a_stock_trainer(tiny_distilbert, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    dataset = Dataset.from_dict({"sentence": ["a cat", "the war", "a king", "the house"]})
+    code = block("SentenceTransformerTrainer").replace("distilbert-base-uncased", str(tiny_distilbert))
+    names: dict = {"dataset": dataset}
+    exec(code.replace("768", "32"), names)
+    names["trainer"].args.report_to = []
+    assert np.isfinite(names["trainer"].train().training_loss)
+
+
+@pytest.mark.slow
+def test_mteb_agrees_with_our_own_evaluation(tiny_encoder, data_dir, tmp_path, monkeypatch):
+    pytest.importorskip("mteb")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MTEB_CACHE", str(tmp_path / "mteb"))
+    task = load_sts("STS12", data_dir / "sts")
+    columns = {
+        "sentence1": [text for subset in task.subsets for text in subset.sentences1],
+        "sentence2": [text for subset in task.subsets for text in subset.sentences2],
+        "score": [float(score) for subset in task.subsets for score in subset.scores],
+    }
+    monkeypatch.setattr(
+        "mteb.abstasks.abstask.load_dataset", lambda **_: DatasetDict({"test": Dataset.from_dict(columns)})
+    )
+    save_model(build_model(tiny_encoder, device="cpu"), tmp_path / "run" / "model")
+    names: dict = {}
+    exec(block("mteb"), names)
+    (scores,) = names["result"].task_results[0].scores["test"]
+    ours = sts_suite(load_model(tmp_path / "run" / "model", device="cpu"), data_dir / "sts", tasks=["STS12"])
+    assert 100 * scores["cosine_spearman"] == pytest.approx(ours["scores"]["STS12"], abs=0.01)
