@@ -10,6 +10,8 @@ from typer.core import TyperGroup
 
 from ._common import user_errors
 from .encode import encode
+from .evaluate import evaluate
+from .poolings import poolings
 from .quickstart import quickstart
 from .similarity import similarity
 from .train import train
@@ -46,7 +48,7 @@ def _root(
     pass
 
 
-for _recipe in (train, encode, similarity):
+for _recipe in (train, evaluate, poolings, encode, similarity):
     app.command()(_recipe)
 
 

@@ -1,0 +1,244 @@
+"""STS12-16, STS-B and SICK-R, from a SentEval-layout folder or from the Hub, and a user's own scored pairs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..errors import InputError
+from ..provenance import text_fingerprint
+from ._sts_rows import make_row, parse_score, read_json_lines, read_lines, read_table, split_columns
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from ._sts_rows import Row
+
+AVERAGE5 = ("STS12", "STS13", "STS14", "STS15", "STS-B")
+AVERAGE6 = ("STS12", "STS13", "STS14", "STS15", "STS16", "STS-B")
+STS_NAMES = (*AVERAGE6, "SICK-R")
+SPLITS = ("train", "dev", "test")
+
+# What makes up each year under the "all" protocol. STS13 has no SMT, whose text may not be passed on.
+_SUBSETS = {
+    "STS12": ("MSRpar", "MSRvid", "SMTeuroparl", "surprise.OnWN", "surprise.SMTnews"),
+    "STS13": ("FNWN", "headlines", "OnWN"),
+    "STS14": ("deft-forum", "deft-news", "headlines", "images", "OnWN", "tweet-news"),
+    "STS15": ("answers-forums", "answers-students", "belief", "headlines", "images"),
+    "STS16": ("answer-answer", "headlines", "plagiarism", "postediting", "question-question"),
+}
+_SICK_FILES = {"train": "SICK_train.txt", "dev": "SICK_trial.txt", "test": "SICK_test_annotated.txt"}
+
+# Data set and revision, as MTEB's task definitions pin them.
+_HUB = {
+    "STS12": ("mteb/sts12-sts", "a0d554a64d88156834ff5ae9920b964011b16384"),
+    "STS13": ("mteb/sts13-sts", "7e90230a92c190f1bf69ae9002b8cea547a64cca"),
+    "STS14": ("mteb/sts14-sts", "6031580fec1f6af667f0bd2da0a551cf4f0b2375"),
+    "STS15": ("mteb/sts15-sts", "ae752c7c21bf194d8b67fd573edf7ae58183cbe3"),
+    "STS16": ("mteb/sts16-sts", "4d8694f8f0e0100860b497b999b3dbed754a0513"),
+    "STS-B": ("mteb/stsbenchmark-sts", "b0fddb56ed78048fa8b90373c8a3cfc37b684831"),
+    "SICK-R": ("mteb/sickr-sts", "20a6d6f312dd54037fe07a32d58e5e168867909d"),
+}
+
+
+@dataclass(frozen=True, eq=False)
+class STSSubset:
+    """Scored sentence pairs from one source.
+
+    Args:
+        name: What the data set calls it, such as ``MSRpar``.
+        sentences1: First sentence of each pair.
+        sentences2: Second sentence of each pair.
+        scores: Gold similarity of each pair, shape (pairs,), float64; 0 to 5 in the STS sets.
+
+    Raises:
+        InputError: The three differ in length, or there is no pair.
+    """
+
+    name: str
+    sentences1: list[str]
+    sentences2: list[str]
+    scores: np.ndarray
+
+    def __post_init__(self) -> None:
+        if not len(self.sentences1) == len(self.sentences2) == len(self.scores):
+            raise InputError(
+                f"{self.name}: {len(self.sentences1)} first sentences, {len(self.sentences2)} second sentences and "
+                f"{len(self.scores)} scores; there must be as many of each."
+            )
+        if not self.sentences1:
+            raise InputError(f"{self.name}: there is no pair with a score.")
+
+    def __len__(self) -> int:
+        return len(self.sentences1)
+
+
+@dataclass(frozen=True, eq=False)
+class STSTask:
+    """One STS set: the pairs that give one score.
+
+    Args:
+        name: ``STS12`` to ``STS16``, ``STS-B``, ``SICK-R``, or what a user's own pairs are called.
+        subsets: Its parts, in the order in which the "all" protocol concatenates them.
+        split: ``test``, or ``train`` or ``dev`` where the set has them.
+        merged: Whether its source mixes subsets without telling which pair is from which, as the Hub's STS12-16 do.
+    """
+
+    name: str
+    subsets: tuple[STSSubset, ...]
+    split: str = "test"
+    merged: bool = False
+
+    def __len__(self) -> int:
+        return sum(len(subset) for subset in self.subsets)
+
+    @property
+    def label(self) -> str:
+        """The key of its scores: the name, and the split unless that is the test split (``STS-B-dev``)."""
+        return self.name if self.split == "test" else f"{self.name}-{self.split}"
+
+    @property
+    def sentences1(self) -> list[str]:
+        """First sentences of all subsets, in order."""
+        return [sentence for subset in self.subsets for sentence in subset.sentences1]
+
+    @property
+    def sentences2(self) -> list[str]:
+        """Second sentences of all subsets, in order."""
+        return [sentence for subset in self.subsets for sentence in subset.sentences2]
+
+    @property
+    def scores(self) -> np.ndarray:
+        """Gold scores of all subsets, in order, shape (pairs,)."""
+        return np.concatenate([subset.scores for subset in self.subsets])
+
+    @property
+    def fingerprint(self) -> str:
+        """64-bit hash of sentences and scores, subset by subset; the same from any source with the same order."""
+        return text_fingerprint(
+            text
+            for subset in self.subsets
+            for pair in zip(subset.sentences1, subset.sentences2, subset.scores, strict=True)
+            for text in map(str, pair)
+        )
+
+
+def load_sts(name: str, source: Path | str | None = None, split: str = "test") -> STSTask:
+    """Load one STS set.
+
+    Args:
+        name: ``STS12``, ``STS13``, ``STS14``, ``STS15``, ``STS16``, ``STS-B`` or ``SICK-R``.
+        source: Folder in SentEval's layout: ``STS12-en-test/STS.input.MSRpar.txt`` with ``STS.gs.MSRpar.txt``,
+            ``STSBenchmark/sts-test.csv``, ``SICK/SICK_test_annotated.txt`` (SICK may also lie beside the folder, as
+            SentEval has it). ``None`` loads the Hub's copy at a pinned revision; there, STS12-16 come without
+            subsets, and SICK-R is all 9,927 pairs of the three splits, as MTEB scores it.
+        split: ``train``, ``dev`` or ``test`` of STS-B and SICK-R; the others have a test split only.
+
+    Returns:
+        The pairs that have a gold score; pairs without one are dropped.
+
+    Raises:
+        InputError: An unknown name or split, a missing file, or malformed data, named with file and line.
+    """
+    if name not in STS_NAMES:
+        raise InputError(f"{name!r} is no STS set: choose from {', '.join(STS_NAMES)}.")
+    if split not in SPLITS:
+        raise InputError(f"{split!r} is no split: choose from {', '.join(SPLITS)}.")
+    if split != "test" and (name in _SUBSETS or (name == "SICK-R" and source is None)):
+        raise InputError(f"{name}{' on the Hub' if source is None else ''} has a test split only, no {split} split.")
+    if source is None:
+        return _from_hub(name, split)
+    folder = Path(source)
+    if not folder.is_dir():
+        raise InputError(f"{folder} is not a folder: give the one that holds STS12-en-test, ..., STSBenchmark.")
+    if name in _SUBSETS:
+        parts = tuple(_read_subset(folder / f"{name}-en-test", subset) for subset in _SUBSETS[name])
+        return STSTask(name, parts)
+    rows = _stsb_rows(folder, split) if name == "STS-B" else _sick_rows(folder, split)
+    return STSTask(name, (_subset(name, rows),), split)
+
+
+def load_scored_pairs(path: Path | str) -> STSTask:
+    """Load a user's own scored pairs.
+
+    Args:
+        path: ``.tsv`` or ``.csv`` with the columns sentence 1, sentence 2, score (a first line that names the columns
+            ``sentence1``, ``sentence2`` and ``score``, in any order and among others, is optional), or ``.jsonl`` of
+            objects with those keys. UTF-8. In ``.tsv`` quotes are plain characters. Scores are any finite numbers,
+            greater for more similar.
+
+    Returns:
+        A task of one subset, named like the file without its suffix.
+
+    Raises:
+        InputError: Another suffix, a missing file, or malformed data, named with file and line.
+    """
+    path = Path(path)
+    readers = {".tsv": read_table, ".csv": read_table, ".jsonl": read_json_lines}
+    if path.suffix.lower() not in readers:
+        raise InputError(f"{path}: scored pairs are read from .tsv, .csv or .jsonl, not from {path.suffix or 'this'}.")
+    return STSTask(path.stem, (_subset(path.stem, readers[path.suffix.lower()](path)),))
+
+
+def _subset(name: str, rows: Iterable[Row]) -> STSSubset:
+    pairs = list(rows)
+    return STSSubset(name, [a for a, _, _ in pairs], [b for _, b, _ in pairs], np.array([s for _, _, s in pairs]))
+
+
+def _read_subset(folder: Path, name: str) -> STSSubset:
+    input_file, gold_file = folder / f"STS.input.{name}.txt", folder / f"STS.gs.{name}.txt"
+    pairs, golds = read_lines(input_file), read_lines(gold_file)
+    if len(pairs) != len(golds):
+        short = input_file if len(pairs) < len(golds) else gold_file
+        raise InputError(
+            f"{short}, line {min(len(pairs), len(golds)) + 1}: missing; {input_file.name} has {len(pairs)} lines and "
+            f"{gold_file.name} {len(golds)}."
+        )
+    rows = []
+    for number, (pair, gold) in enumerate(zip(pairs, golds, strict=True), 1):
+        where = f"{input_file}, line {number}"
+        first, second, *_ = split_columns(pair, 2, where)
+        if gold.strip():
+            rows.append(make_row(first, second, parse_score(gold, f"{gold_file}, line {number}"), where))
+    return _subset(name, rows)
+
+
+def _stsb_rows(folder: Path, split: str) -> Iterator[Row]:
+    path = folder / "STSBenchmark" / f"sts-{split}.csv"
+    for number, line in enumerate(read_lines(path), 1):
+        where = f"{path}, line {number}"
+        score, first, second = split_columns(line, 7, where)[4:7]
+        yield make_row(first, second, score, where)
+
+
+def _sick_rows(folder: Path, split: str) -> Iterator[Row]:
+    homes = (folder / "SICK", folder.parent / "SICK")
+    path = next((home for home in homes if home.is_dir()), homes[0]) / _SICK_FILES[split]
+    header, *lines = read_lines(path) or [""]
+    if not header.startswith("pair_ID\t"):
+        raise InputError(f"{path}, line 1: the header (pair_ID, sentence_A, sentence_B, relatedness_score) is missing.")
+    for number, line in enumerate(lines, 2):
+        where = f"{path}, line {number}"
+        first, second, score = split_columns(line, 4, where)[1:4]
+        yield make_row(first, second, score, where)
+
+
+def _from_hub(name: str, split: str) -> STSTask:
+    from datasets import load_dataset
+
+    home, revision = _HUB[name]
+    try:
+        data = load_dataset(home, revision=revision, split="validation" if split == "dev" else split)
+    except (OSError, ValueError) as error:
+        hint = "give a folder in SentEval's layout instead"
+        raise InputError(f"{name} cannot be had from the Hub: {hint} ({error})") from error
+    where = f"{home} ({split})"
+    missing = {"sentence1", "sentence2", "score"} - set(data.column_names)
+    if missing:
+        raise InputError(f"{where}: no column {', '.join(sorted(missing))}.")
+    pairs = zip(data["sentence1"], data["sentence2"], data["score"], strict=True)
+    rows = [make_row(*pair, f"{where}, row {number}") for number, pair in enumerate(pairs, 1)]
+    return STSTask(name, (_subset(name, rows),), split, merged=name in _SUBSETS)

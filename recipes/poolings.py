@@ -1,0 +1,98 @@
+"""``distilface poolings``: every pooling of the paper, scored without training."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ._common import BatchSize, Device, JsonFile, StsDir, console, encoder_path, write_result
+from ._csv import write_csv
+from .evaluate import Aggregation, CsvFile, Tasks, load_tasks
+
+if TYPE_CHECKING:
+    from ..poolings import PoolingScore, PoolingStudy
+
+
+def poolings(
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="Encoder: a folder, a Hub name, or 'bundled' (extra offline).")
+    ],
+    sts_dir: StsDir = None,
+    tasks: Tasks = None,
+    split: Annotated[
+        str, typer.Option(help="Split of STS-B and SICK-R: test, dev or train. With dev, STS-B alone by default.")
+    ] = "test",
+    pooling_mode: Annotated[
+        str, typer.Option(help="Token poolings, with commas: cls, max, mean, weightedmean, lasttoken, ...")
+    ] = "cls,mean,max",
+    aggregation: Aggregation = "all",
+    batch_size: BatchSize = 64,
+    device: Device = None,
+    json_file: JsonFile = None,
+    csv_file: CsvFile = None,
+    plot: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Draw the bar chart into FILE (.png, .svg, .pdf).")
+    ] = None,
+) -> None:
+    """Score every layer selection, layer reduction and token pooling of an encoder from one encoding pass."""
+    from ..poolings import plot_poolings, require_matplotlib, score_poolings
+    from ._progress import quiet_libraries
+
+    quiet_libraries()
+    if plot is not None:
+        require_matplotlib()
+    study = score_poolings(
+        encoder_path(model),
+        load_tasks(sts_dir, tasks, split),
+        pooling_modes=[mode.strip() for mode in pooling_mode.split(",")],
+        aggregation=aggregation,  # type: ignore[arg-type]
+        batch_size=batch_size,
+        device=device,
+        model_name=model,
+        show_progress_bar=console().is_terminal,
+    )
+    _show(study)
+    write_result(study.to_dict(), json_file)
+    write_csv([_row(result) for result in study.results], csv_file)
+    if plot is not None:
+        plot_poolings(study, plot)
+
+
+def _show(study: PoolingStudy) -> None:
+    from rich.table import Table
+
+    table = Table(title=f"{study.model}: poolings, Spearman x 100 ({study.aggregation}), no training")
+    for heading in ("layers", "reduction", "tokens"):
+        table.add_column(heading)
+    has_average5 = study.best.average5 is not None
+    for heading in (*study.pairs, "average of 5" if has_average5 else "average"):
+        table.add_column(heading, justify="right")
+    for result in study.distinct():
+        reduction = result.layer_reduction if len(result.layer_indices) > 1 else "-"
+        scores = [f"{score:.2f}" for score in (*result.scores.values(), result.rank_score)]
+        style = "bold green" if result is study.best else None
+        table.add_row(result.layers, reduction, result.pooling_mode, *scores, style=style)
+    out = console()
+    out.print(table)
+    if study.left_out:
+        out.print(
+            f"Left out: {', '.join(study.left_out)}; the encoder has {study.num_hidden_layers} layers.", style="yellow"
+        )
+    out.print(
+        f"{len(study.results)} poolings of {sum(study.pairs.values()):,} pairs in {study.seconds:,.1f} s", style="dim"
+    )
+
+
+def _row(result: PoolingScore) -> dict[str, Any]:
+    return {
+        "layers": result.layers,
+        "layer_indices": " ".join(map(str, result.layer_indices)),
+        "layer_reduction": result.layer_reduction,
+        "pooling_mode": result.pooling_mode,
+        **result.scores,
+        "average": result.average,
+        "average5": result.average5,
+        "average6": result.average6,
+    }
