@@ -36,8 +36,8 @@ if TYPE_CHECKING:
 
 QUESTIONS = (
     "How do I run a command and get its output?",
-    "How do I copy a folder with everything in it?",
-    "Which words look most like this misspelled one?",
+    "How do I make a temporary folder that is deleted afterwards?",
+    "What is the middle value of a list of numbers?",
 )
 CONFIG = TrainingConfig(
     encoder="sentence-transformers/all-MiniLM-L6-v2",

@@ -3,8 +3,9 @@ from __future__ import annotations
 import json
 
 import pytest
-from distilface_st.recipes.app import app
 from typer.testing import CliRunner
+
+from distilface_st.recipes.app import app
 
 SCORES = {"mrr10": 0.4, "recall1": 0.3, "recall10": 0.7, "alignment": 1.0, "uniformity": -3.0}
 RESULT = {
