@@ -18,6 +18,11 @@ PoolingKey = tuple[tuple[int, ...], str, str]
 _TAKES_ONE_TOKEN = ("cls", "lasttoken")
 
 
+def pooling_key(indices: tuple[int, ...], reduction: str, mode: str) -> PoolingKey:
+    """The key of a pooling; the same for all reductions of a single layer, since they are the same pooling."""
+    return indices, reduction if len(indices) > 1 else "mean", mode
+
+
 class PoolingBank(nn.Module):
     """Pools the hidden states of one forward pass in every way that the poolings asked for cannot share.
 
@@ -74,9 +79,7 @@ class PoolingBank(nn.Module):
 def _parts(key: PoolingKey) -> list[PoolingKey]:
     """What a pooling is put together from: single layers if its reduction commutes with token pooling, else itself."""
     indices, reduction, mode = key
-    if len(indices) == 1:
-        return [(indices, "mean", mode)]
     token_by_token = {"mean": mode == "max", "max": mode not in (*_TAKES_ONE_TOKEN, "max"), "concat": False}
-    if token_by_token[reduction]:
+    if len(indices) == 1 or token_by_token[reduction]:
         return [key]
     return [((index,), "mean", mode) for index in indices]

@@ -13,21 +13,18 @@ from sentence_transformers.sentence_transformer.modules import Pooling
 from torch import Tensor, nn
 from tqdm import tqdm  # type: ignore[import-untyped]
 
-from ._pooling_bank import PoolingBank
-from .errors import InputError, MissingExtraError
+from ._pooling_bank import PoolingBank, pooling_key
+from .errors import InputError
 from .evaluation.correlation import averages, check_aggregation, score_task
 from .evaluation.sts import distinct_labels
-from .files import atomic_file
 from .model import build_model
 from .modules.multi_layer_pooling import LAYER_REDUCTIONS, LAYER_SELECTIONS, resolve_layers
 from .provenance import command, model_fingerprint, text_fingerprint, versions
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterator, Sequence
-    from pathlib import Path
+    from collections.abc import Sequence
 
-    from matplotlib.figure import Figure
     from sentence_transformers import SentenceTransformer
 
     from .datasets.sts import STSTask
@@ -162,17 +159,19 @@ def score_poolings(
     model = build_model(encoder, layers="last", device=device)
     template = cast("MultiLayerPooling", model[1])
     selections, left_out = _selections(template.num_hidden_layers)
-    keys = list(dict.fromkeys(product(selections.values(), LAYER_REDUCTIONS, pooling_modes)))
-    bank = PoolingBank(template, keys)
+    combinations = {
+        (name, reduction, mode): pooling_key(indices, reduction, mode)
+        for (name, indices), reduction, mode in product(selections.items(), LAYER_REDUCTIONS, pooling_modes)
+    }
+    bank = PoolingBank(template, list(dict.fromkeys(combinations.values())))
     model[1] = bank
     model.truncate_dim = None
     fingerprint = model_fingerprint(model)
-    similarities = dict(zip(keys, _all_similarities(model, bank, tasks, batch_size, show_progress_bar), strict=True))
-    bounds = np.cumsum([len(task) for task in tasks])[:-1]
-    scores = {key: _score(tasks, np.split(values, bounds), aggregation) for key, values in similarities.items()}
+    similarities = _all_similarities(model, bank, tasks, batch_size, show_progress_bar)
+    scores = {key: _score(tasks, row, aggregation) for key, row in zip(bank.keys, similarities, strict=True)}
     results = [
-        PoolingScore(name, indices, reduction, mode, **scores[indices, reduction, mode])
-        for (name, indices), reduction, mode in product(selections.items(), LAYER_REDUCTIONS, pooling_modes)
+        PoolingScore(name, key[0], reduction, mode, **scores[key])
+        for (name, reduction, mode), key in combinations.items()
     ]
     return PoolingStudy(
         model=model_name or (encoder.__class__.__name__ if isinstance(encoder, nn.Module) else str(encoder)),
@@ -188,54 +187,6 @@ def score_poolings(
         model_fingerprint=fingerprint,
         data_fingerprint=text_fingerprint(task.fingerprint for task in tasks),
     )
-
-
-def require_matplotlib() -> type[Figure]:
-    """What :func:`plot_poolings` draws with, for those who would rather know before they score.
-
-    Raises:
-        MissingExtraError: matplotlib is not installed.
-    """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise MissingExtraError("Plotting", "plots") from error
-    return Figure
-
-
-def plot_poolings(study: PoolingStudy, path: Path) -> None:
-    """Draw the score of each pooling, the best bar highlighted (the paper's Figure 8).
-
-    Args:
-        study: The scores.
-        path: The image; its ending says the format.
-
-    Raises:
-        MissingExtraError: matplotlib is not installed.
-    """
-    figure_class = require_matplotlib()
-    results = study.distinct()
-    modes = sorted({result.pooling_mode for result in results}, key=[r.pooling_mode for r in results].index)
-    rows = list(dict.fromkeys(result.layer_pooling for result in results))
-    low, high = min(0, *(result.rank_score for result in results)), max(0, study.best.rank_score)
-    margin = 0.2 * (high - low)
-    figure = figure_class(figsize=(1.6 + 2.8 * len(modes), 1.1 + 0.3 * len(rows)), layout="constrained")
-    panels = figure.subplots(1, len(modes), sharex=True, sharey=True, squeeze=False)[0]
-    for axes, mode in zip(panels, modes, strict=True):
-        bars = {result.layer_pooling: result for result in results if result.pooling_mode == mode}
-        scores = [bars[row].rank_score for row in rows]
-        colours = ["tab:orange" if bars[row] is study.best else "lightsteelblue" for row in rows]
-        axes.bar_label(axes.barh(rows, scores, color=colours), fmt="%.1f", padding=3, fontsize=8)
-        axes.set_title(f"{mode} over tokens", fontsize=10)
-        axes.set_xlim(low - margin * (low < 0), high + margin * (high > 0))
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.tick_params(axis="y", length=0)
-    panels[0].invert_yaxis()
-    what = "average5" if study.best.average5 is not None else f"mean of {', '.join(study.pairs)}"
-    figure.supxlabel(f"Spearman x 100, {what}", fontsize=10)
-    figure.suptitle(f"{study.model}, no training", fontsize=11)
-    with atomic_file(path) as temporary:
-        figure.savefig(temporary, dpi=150)
 
 
 def _selections(num_hidden_layers: int) -> tuple[dict[str, tuple[int, ...]], tuple[str, ...]]:
@@ -265,7 +216,8 @@ def _all_similarities(
     np.maximum.at(last_use, members, ready[:, None])
     similarities = np.empty((len(bank.keys), len(pairs)))
     waiting: dict[int, np.ndarray] = {}
-    for chunk, start in enumerate(_starts(len(sentences), show_progress_bar)):
+    starts = range(0, len(sentences), _CHUNK_SENTENCES)
+    for chunk, start in enumerate(tqdm(starts, desc="Encoding", disable=not show_progress_bar)):
         texts = sentences[start : start + _CHUNK_SENTENCES]
         vectors = dict(enumerate(model.encode(texts, batch_size=batch_size, show_progress_bar=False), start))
         now = np.flatnonzero(ready == chunk)
@@ -276,11 +228,6 @@ def _all_similarities(
         waiting = {index: vector for index, vector in waiting.items() if last_use[index] > chunk}
         waiting |= {index: vector.copy() for index, vector in vectors.items() if last_use[index] > chunk}
     return similarities
-
-
-def _starts(sentences: int, show_progress_bar: bool) -> Iterator[int]:
-    starts = range(0, sentences, _CHUNK_SENTENCES)
-    return iter(tqdm(starts, desc="Encoding", unit_scale=_CHUNK_SENTENCES, disable=not show_progress_bar))
 
 
 def _gather(vectors: dict[int, np.ndarray], rows: np.ndarray, bank: PoolingBank) -> Tensor:
@@ -300,9 +247,10 @@ def _similarities(bank: PoolingBank, first: Tensor, second: Tensor) -> np.ndarra
     return similarities.numpy()
 
 
-def _score(tasks: Sequence[STSTask], similarities: list[np.ndarray], aggregation: Aggregation) -> dict[str, Any]:
+def _score(tasks: Sequence[STSTask], similarities: np.ndarray, aggregation: Aggregation) -> dict[str, Any]:
+    parts = np.split(similarities, np.cumsum([len(task) for task in tasks])[:-1])
     scores = {
         task.label: score_task(task, part, aggregation).total.spearman * 100
-        for task, part in zip(tasks, similarities, strict=True)
+        for task, part in zip(tasks, parts, strict=True)
     }
     return {"scores": scores, "average": float(np.mean(list(scores.values()))), **averages(scores)}

@@ -37,12 +37,13 @@ def poolings(
     ] = None,
 ) -> None:
     """Score every layer selection, layer reduction and token pooling of an encoder from one encoding pass."""
-    from ..poolings import plot_poolings, require_matplotlib, score_poolings
+    from ..poolings import score_poolings
+    from ..poolings_plot import check_plot_file, plot_poolings
     from ._progress import quiet_libraries
 
     quiet_libraries()
     if plot is not None:
-        require_matplotlib()
+        check_plot_file(plot)
     study = score_poolings(
         encoder_path(model),
         load_tasks(sts_dir, tasks, split),

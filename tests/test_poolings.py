@@ -10,7 +10,7 @@ import torch
 from scipy.stats import spearmanr
 from sentence_transformers import SentenceTransformer
 
-from distilface_st._pooling_bank import PoolingBank
+from distilface_st._pooling_bank import PoolingBank, pooling_key
 from distilface_st.datasets.sts import STSSubset, STSTask
 from distilface_st.errors import InputError
 from distilface_st.model import build_model
@@ -47,7 +47,7 @@ def test_every_combination_pools_as_its_own_module_does(fixture: str, request: p
         MultiLayerPooling(32, template.num_hidden_layers, layers=layers, layer_reduction=reduction, pooling_mode=mode)
         for layers, reduction, mode in combinations
     ]
-    keys = [(module.layer_indices, module.layer_reduction, module.pooling_mode) for module in modules]
+    keys = [pooling_key(module.layer_indices, module.layer_reduction, module.pooling_mode) for module in modules]
     model[1] = bank = PoolingBank(template, keys)
     slots = torch.from_numpy(model.encode(sentences, batch_size=8)).view(30, -1, 32)
     for module, key in zip(modules, keys, strict=True):
