@@ -221,10 +221,12 @@ def _read_module_list(name: str) -> list[dict[str, Any]]:
     except Exception as error:
         raise InputError(f"Cannot read {name}: no such folder, and the Hub says: {error}") from error
     if file is None:
-        hint = (
-            "build_model composes a model from a plain encoder" if os.path.isdir(name) else "no such folder here either"
+        if not os.path.isdir(name):
+            raise InputError(f"{name}: no such folder, and no sentence-transformers model of that name could be had.")
+        raise InputError(
+            f"{name} is not a sentence-transformers model (it has no modules.json); "
+            "build_model composes one from a plain encoder."
         )
-        raise InputError(f"{name} is not a sentence-transformers model (it has no modules.json); {hint}.")
     try:
         entries = json.loads(Path(file).read_text(encoding="utf-8"))
         for entry in entries:

@@ -17,6 +17,7 @@ from sentence_transformers.sentence_transformer.data_collator import SentenceTra
 from torch.nn.modules.dropout import _DropoutNd
 from transformers import EarlyStoppingCallback, PrinterCallback, ProgressCallback, SchedulerType, set_seed
 
+from .acceleration import accelerated
 from .callbacks import HistoryCallback, StopOnSignal
 from .errors import InputError, MissingExtraError
 from .files import write_json
@@ -158,7 +159,7 @@ def train(
     for printing in (PrinterCallback, ProgressCallback):
         trainer.remove_callback(printing)
     start = time.perf_counter()
-    with stop:
+    with stop, accelerated(model):
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     if stop.stopped and trainer.state.global_step < config.steps:
         raise TrainingInterrupted(trainer.state.global_step, output)

@@ -215,6 +215,11 @@ def test_what_is_no_model_is_said_in_one_line(tmp_path, make, message):
         load_model(make(tmp_path))
 
 
+def test_a_hub_name_that_cannot_be_had_is_said_so():
+    with pytest.raises(InputError, match="owner/name: no such folder, and no sentence-transformers model of that name"):
+        load_model("owner/name")
+
+
 def test_a_folder_without_an_encoder_is_said_so(tmp_path):
     with pytest.raises(InputError, match=r"Cannot open .* as a transformer encoder"):
         build_model(tmp_path)

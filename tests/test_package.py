@@ -7,7 +7,6 @@ from importlib import import_module, metadata
 from pathlib import Path
 
 import pytest
-import tomllib
 
 import distilface_st
 
@@ -53,6 +52,7 @@ def test_the_version_is_the_installed_one():
 
 
 def test_the_extra_all_brings_every_extra_that_installs_together_on_a_cpu():
+    tomllib = pytest.importorskip("tomllib")
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
     (everything,) = extras["all"]
     named = set(everything.removeprefix("distilface-st[").removesuffix("]").split(","))

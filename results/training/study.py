@@ -47,20 +47,26 @@ class Arm:
     changes: dict[str, Any] = field(default_factory=dict)
 
 
-BASE = TrainingConfig(layers="last", steps=160, batch_size=64, learning_rate=5e-5, evaluate_every=80, max_length=32)
+BASE = TrainingConfig(layers="last", steps=120, batch_size=64, learning_rate=5e-5, evaluate_every=120, max_length=32)
 
 TUNE = [
     Arm("neighbours last t0.05 lr5e-5", "neighbours"),
     Arm("neighbours last t0.05 lr1e-4", "neighbours", {"learning_rate": 1e-4}),
     Arm("neighbours last t0.05 lr2e-4", "neighbours", {"learning_rate": 2e-4}),
-    Arm("neighbours last t0.1 lr1e-4", "neighbours", {"learning_rate": 1e-4, "temperature": 0.1}),
-    Arm("neighbours last t0.02 lr1e-4", "neighbours", {"learning_rate": 1e-4, "temperature": 0.02}),
-    Arm("neighbours first_last t0.05 lr1e-4", "neighbours", {"learning_rate": 1e-4, "layers": "first_last"}),
-    Arm("neighbours last_two t0.05 lr1e-4", "neighbours", {"learning_rate": 1e-4, "layers": "last_two"}),
-    Arm("neighbours all t0.05 lr1e-4", "neighbours", {"learning_rate": 1e-4, "layers": "all"}),
+    Arm("neighbours last t0.1 lr2e-4", "neighbours", {"learning_rate": 2e-4, "temperature": 0.1}),
+    Arm("neighbours last t0.02 lr2e-4", "neighbours", {"learning_rate": 2e-4, "temperature": 0.02}),
+    Arm("neighbours last t0.01 lr2e-4", "neighbours", {"learning_rate": 2e-4, "temperature": 0.01}),
+    Arm("neighbours last_two t0.05 lr2e-4", "neighbours", {"learning_rate": 2e-4, "layers": "last_two"}),
+    Arm("neighbours last t0.02 lr4e-4", "neighbours", {"learning_rate": 4e-4, "temperature": 0.02}),
     Arm("dropout last t0.05 lr1e-5", "dropout", {"learning_rate": 1e-5}),
     Arm("dropout last t0.05 lr5e-5", "dropout"),
-    Arm("both last t0.05 lr1e-4", "both", {"learning_rate": 1e-4}),
+    Arm("both last t0.05 lr2e-4", "both", {"learning_rate": 2e-4}),
+    Arm("both last t0.02 lr2e-4", "both", {"learning_rate": 2e-4, "temperature": 0.02}),
+    Arm(
+        "neighbours first_last t0.02 lr2e-4",
+        "neighbours",
+        {"learning_rate": 2e-4, "temperature": 0.02, "layers": "first_last"},
+    ),
 ]
 
 
@@ -116,7 +122,7 @@ def run(arm: Arm, seed: int, config: TrainingConfig, evaluator: STSEvaluator, da
     )
 
 
-def prove_arms(runs: Path) -> list[Arm]:
+def prove_arms() -> list[Arm]:
     """The arms that tuning chose, with one change at a time around them: read from prove.json beside this file."""
     return [Arm(**arm) for arm in json.loads((HERE / "prove.json").read_text())]
 
@@ -197,13 +203,13 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, default=Path("runs/training-study"))
     parser.add_argument("--arm", type=int, help="only the arm of this number, from 0")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument("--steps", type=int, default=240)
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     options.runs.mkdir(parents=True, exist_ok=True)
     if options.phase == "report":
         report(options.runs, TUNE, "tune")
-        rows = report(options.runs, prove_arms(options.runs), "prove")
+        rows = report(options.runs, prove_arms(), "prove")
         (HERE / "table.md").write_text(table(rows))
         figure(rows, HERE / "figure4.png")
         return
@@ -216,9 +222,10 @@ def main() -> None:
         report(options.runs, TUNE, "tune")
         return
     evaluator = STSEvaluator([dev, *(load_sts(name, sts) for name in AVERAGE6)], write_csv=False)
-    config = replace(BASE, steps=options.steps, evaluate_every=options.steps // 3)
+    config = replace(BASE, steps=options.steps, evaluate_every=options.steps // 2)
+    arms = prove_arms()
     for seed in range(1, options.seeds + 1):
-        for arm in prove_arms(options.runs):
+        for arm in arms if options.arm is None else [arms[options.arm]]:
             run(arm, seed, config, evaluator, options.data, options.runs)
 
 

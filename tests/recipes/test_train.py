@@ -6,6 +6,8 @@ import random
 import pytest
 from sentence_transformers import SentenceTransformer
 
+from distilface_st.training import TrainingInterrupted
+
 from ..conftest import COMMON_WORDS
 
 
@@ -85,3 +87,13 @@ def test_mistakes_are_one_line_and_leave_nothing(invoke, text, tiny_encoder, tmp
     assert result.exit_code == 1, result.output
     assert message in " ".join(result.stderr.split())
     assert not (tmp_path / "run").exists()
+
+
+def test_a_stopped_run_says_how_to_go_on_and_ends_with_130(invoke, text, tiny_encoder, tmp_path, monkeypatch):
+    def stop(*_, **__):
+        raise TrainingInterrupted(3, tmp_path / "run")
+
+    monkeypatch.setattr("distilface_st.training.train", stop)
+    result = invoke("train", text, *options(tiny_encoder, tmp_path / "run"))
+    assert result.exit_code == 130
+    assert "--resume goes on from there" in " ".join(result.stderr.split())
