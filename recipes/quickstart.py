@@ -27,15 +27,13 @@ def quickstart(
     output: Annotated[Path, typer.Option("--output", help="Folder for the model and quickstart.json.")] = Path(
         "quickstart"
     ),
-    steps: Annotated[
-        int | None, typer.Option("--steps", min=1, help="Training steps. Default: about two minutes.")
-    ] = None,
+    steps: Annotated[int | None, typer.Option("--steps", min=1, help="Training steps. Default: 80.")] = None,
     batch_size: Annotated[int | None, typer.Option("--batch-size", min=2, help="Pairs in a training step.")] = None,
     seed: Annotated[int | None, typer.Option("--seed", min=0, help="Seed of everything random.")] = None,
     device: Device = None,
     json_file: JsonFile = None,
 ) -> None:
-    """Train on documentation found on this machine for two minutes, and score and search before you read further.
+    """Train on documentation found on this machine for a minute or two, and score and search with the model.
 
     Text: docstrings of the standard library and of installed packages; nothing is downloaded. A summary line and the
     text after it are a pair that belongs together. Half of the standard library's modules are held out: there, before
@@ -82,7 +80,7 @@ def _show(result: dict[str, Any], output: Path) -> None:
         screen.print(f"\n[bold]{escape(answer['question'])}[/]")
         for hit in answer["hits"]:
             line = f"  {hit['similarity']:.2f}  [cyan]{escape(hit['name'])}[/]  {escape(hit['summary'])}"
-            screen.print(line, highlight=False)
+            screen.print(line, highlight=False, no_wrap=True, overflow="ellipsis")
     use = f'SentenceTransformer("{output / "model"}").encode(["..."])'
     screen.print(f"\nUse it: [green]{escape(use)}[/]", highlight=False)
 

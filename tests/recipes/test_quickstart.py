@@ -75,3 +75,10 @@ def test_a_folder_with_other_things_in_it_is_refused_in_one_line(tmp_path):
     assert outcome.stderr.startswith("error: ")
     assert "--output" in outcome.stderr
     assert outcome.stderr.count("\n") == 1
+
+
+def test_help_names_the_default_that_holds():
+    from distilface_st.quickstart import CONFIG
+
+    outcome = CliRunner().invoke(app, ["quickstart", "--help"], env={"COLUMNS": "200", "NO_COLOR": "1"})
+    assert f"Default: {CONFIG.steps}." in outcome.stdout
