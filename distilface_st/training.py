@@ -141,7 +141,8 @@ def train(
     history = History(output / "history.csv", up_to=int(checkpoint.name.split("-")[1]) if checkpoint else None)
     stop = StopOnSignal()
     patience = [EarlyStoppingCallback(config.patience)] if config.patience and evaluator else []
-    model.model_card_data.generate_widget_examples = False  # they would be training sentences
+    card = model.model_card_data
+    card.widget = [{}]  # or the trainer would fill it with training sentences, which may be private
     trainer = SentenceTransformerTrainer(
         model=model,
         args=arguments,
@@ -156,6 +157,7 @@ def train(
             stop,
         ],
     )
+    card.widget, card.train_datasets = [], []
     for printing in (PrinterCallback, ProgressCallback):
         trainer.remove_callback(printing)
     start = time.perf_counter()

@@ -117,6 +117,14 @@ def test_without_an_evaluator_the_last_step_is_kept(config, text, tmp_path):
     assert run(config, text, tmp_path / "run").run["kept_step"] == 6
 
 
+def test_no_training_sentence_reaches_a_model_card(config, text, tmp_path):
+    result = run(config, text, tmp_path / "run", evaluator=Scripted(1, 2, 3, 4))
+    result.model.save_pretrained(str(tmp_path / "stock"))
+    cards = [tmp_path / "run" / "model" / "README.md", tmp_path / "stock" / "README.md"]
+    for sentence in text.read_text().splitlines():
+        assert not any(sentence in card.read_text() for card in cards)
+
+
 def test_equal_seeds_give_equal_weights_and_others_do_not(config, text, tmp_path):
     runs = [run(replace(config, seed=seed), text, tmp_path / f"run{i}") for i, seed in enumerate((1, 1, 2))]
     fingerprints = [result.run["fingerprint_after"] for result in runs]

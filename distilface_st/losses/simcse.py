@@ -105,7 +105,8 @@ class SimCSELoss(CachedLossMixin, nn.Module):
             columns = [columns[0], dict(columns[0])]
         if self.mini_batch_size is not None:
             return self.forward_cached(columns, labels)
-        return self.compute_loss_from_embeddings(embed_columns(self.model, columns, separate_first=False))
+        embeddings = embed_columns(self.model, columns, separate_first=not _alike(columns))
+        return self.compute_loss_from_embeddings(embeddings)
 
     def calculate_loss(
         self, reps: list[list[Tensor]], labels: Tensor | None = None, *, with_backward: bool = False
@@ -203,3 +204,9 @@ class SimCSELoss(CachedLossMixin, nn.Module):
             f"Dropout views need active dropout, but {why}, so both views of a sentence would be the same: "
             "train with a dropout probability above 0, or give (anchor, positive) pairs."
         )
+
+
+def _alike(columns: list[dict[str, Tensor]]) -> bool:
+    """Whether columns are of about one length, so that one forward pass for all of them costs little padding."""
+    lengths = [column["input_ids"].shape[-1] for column in columns if "input_ids" in column]
+    return not lengths or max(lengths) <= 1.25 * min(lengths)

@@ -203,7 +203,7 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, default=Path("runs/training-study"))
     parser.add_argument("--arm", type=int, help="only the arm of this number, from 0")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=240)
+    parser.add_argument("--steps", type=int, default=160)
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     options.runs.mkdir(parents=True, exist_ok=True)

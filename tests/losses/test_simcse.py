@@ -119,6 +119,22 @@ def test_one_column_runs_the_encoder_once_on_the_batch_with_itself():
     assert model.calls == [(8, 3)]
 
 
+def test_columns_of_one_length_share_a_forward_pass_and_others_do_not():
+    model = Counter().eval()
+    short, long = torch.arange(1, 13).reshape(4, 3), torch.arange(1, 41).reshape(4, 10)
+    for second, calls in ((short, [(8, 3)]), (long, [(4, 3), (4, 10)])):
+        model.calls.clear()
+        columns = [{"input_ids": ids, "attention_mask": torch.ones_like(ids)} for ids in (short, second)]
+        _embed(SimCSELoss(model), columns)
+        assert model.calls == calls
+
+
+def _embed(loss, columns):
+    """Run the loss on embeddings of unequal width; only the forward passes matter here."""
+    loss.compute_loss_from_embeddings = lambda embeddings: sum(e.sum() for e in embeddings)
+    loss(columns)
+
+
 def test_one_column_takes_dropout_views_as_positives(tiny_encoder):
     model = build_model(tiny_encoder, device="cpu").train()
     features = tokenized(model)
