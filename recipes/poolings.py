@@ -62,19 +62,19 @@ def poolings(
 
 
 def _show(study: PoolingStudy) -> None:
+    from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
-    table = Table(title=f"{study.model}: poolings, Spearman x 100 ({study.aggregation}), no training")
-    for heading in ("layers", "reduction", "tokens"):
-        table.add_column(heading)
-    has_average5 = study.best.average5 is not None
-    for heading in (*study.pairs, "average of 5" if has_average5 else "average"):
-        table.add_column(heading, justify="right")
+    title = f"{study.model}: poolings, Spearman x 100 ({study.aggregation}), no training"
+    table = Table(title=title, box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    for heading in ("layers", "tokens"):
+        table.add_column(heading, no_wrap=True)
+    for heading in ("average" if study.best.average5 is None else "avg5", *study.pairs):
+        table.add_column(heading, justify="right", no_wrap=True)
     for result in study.distinct():
-        reduction = result.layer_reduction if len(result.layer_indices) > 1 else "-"
-        scores = [f"{score:.2f}" for score in (*result.scores.values(), result.rank_score)]
+        scores = [f"{score:.2f}" for score in (result.rank_score, *result.scores.values())]
         style = "bold green" if result is study.best else None
-        table.add_row(result.layers, reduction, result.pooling_mode, *scores, style=style)
+        table.add_row(result.layer_pooling, result.pooling_mode, *scores, style=style)
     out = console()
     out.print(table)
     if study.left_out:
