@@ -59,10 +59,13 @@ def parse_modes(text: str | None) -> str | tuple[str, ...] | None:
 
 
 def console() -> Console:
-    """The console for tables and progress: stderr, so that stdout holds nothing but results that were asked for."""
+    """The console for tables and progress: stderr, so that stdout holds nothing but results that were asked for.
+
+    In a pipe or a log, which have no width of their own, it is wide enough for the widest table.
+    """
     from rich.console import Console
 
-    return Console(stderr=True)
+    return Console(stderr=True, width=None if sys.stderr.isatty() else 140)
 
 
 def write_result(result: dict[str, Any], json_file: str | None) -> None:
