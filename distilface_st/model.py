@@ -21,6 +21,7 @@ from .card import write_card
 from .errors import InputError
 from .files import atomic_folder
 from .modules import MultiLayerPooling
+from .trimming import trim_encoder
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -84,7 +85,7 @@ def build_model(
     except ValueError as error:
         raise InputError(str(error)) from error
     if trim:
-        pooling = _trim(transformer, pooling)
+        pooling = trim_encoder(transformer, pooling)
     return _compose(source, [transformer, pooling, *([Normalize()] if normalize else [])], device)
 
 
@@ -302,40 +303,3 @@ def _stock_twin(pooling: MultiLayerPooling) -> list[nn.Module]:
 
 def _names_our_modules(folder: Path) -> bool:
     return _OUR_MODULES in (folder / "modules.json").read_text(encoding="utf-8")
-
-
-def _trim(transformer: Transformer, pooling: MultiLayerPooling) -> MultiLayerPooling:
-    """Drop the encoder's layers above the highest one used, and check that the ones below give what they gave."""
-    depth = max(1, *pooling.layer_indices)
-    encoder = transformer.model
-    stacks = [
-        module
-        for module in encoder.modules()
-        if isinstance(module, nn.ModuleList) and len(module) == pooling.num_hidden_layers
-    ]
-    if len(stacks) != 1:
-        raise InputError(f"Cannot trim {type(encoder).__name__}: found {len(stacks)} stacks of its layers, not one.")
-    before = _probe(encoder)
-    del stacks[0][depth:]
-    encoder.config.num_hidden_layers = depth
-    after = _probe(encoder)
-    if not all(torch.allclose(before[index], after[index], atol=1e-5) for index in pooling.layer_indices):
-        raise InputError(f"Cannot trim {type(encoder).__name__}: its hidden states depend on the layers above them.")
-    return MultiLayerPooling(
-        pooling.embedding_dimension,
-        depth,
-        layers=list(pooling.layer_indices),
-        layer_reduction=pooling.layer_reduction,
-        pooling_mode=pooling.pooling_mode,
-        include_prompt=pooling.include_prompt,
-    )
-
-
-@torch.no_grad()
-def _probe(encoder: Any) -> tuple[torch.Tensor, ...]:
-    was_training = encoder.training
-    encoder.eval()
-    ids = torch.arange(1, 9, device=encoder.device)[None] % encoder.config.vocab_size
-    hidden_states = encoder(input_ids=ids, attention_mask=torch.ones_like(ids), output_hidden_states=True).hidden_states
-    encoder.train(was_training)
-    return tuple(hidden_states)
