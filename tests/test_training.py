@@ -206,6 +206,16 @@ def losses(rows):
     return [{key: row[key] for key in ("step", "loss", "positive_similarity", "learning_rate")} for row in rows]
 
 
+@pytest.fixture
+def one_thread():
+    """As in the processes that are stopped: sums over several threads round differently."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
 def test_a_stopped_run_goes_on_as_if_nothing_had_happened(config, text, tmp_path, number):
     config = replace(config, steps=12, evaluate_every=3)
