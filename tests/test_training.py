@@ -219,7 +219,7 @@ def test_a_stopped_run_goes_on_as_if_nothing_had_happened(config, text, tmp_path
     record = json.loads((tmp_path / "stopped" / "run.json").read_text())
     assert record["status"] == "running"
     resumed = run(config, text, tmp_path / "stopped", resume=True)
-    # Other numbers of threads round differently; other dropout masks or a lost optimizer state would show far above this.
+    # Other numbers of threads round differently; other dropout masks would show far above this.
     for row, expected in zip(losses(resumed.history), losses(whole.history), strict=True):
         assert row == pytest.approx(expected, rel=2e-5)
     np.testing.assert_allclose(resumed.model.encode("a cat"), whole.model.encode("a cat"), atol=1e-4)
