@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import csv
 import json
 import os
 import random
@@ -20,10 +19,9 @@ from sentence_transformers.base.evaluation import BaseEvaluator
 from distilface_st.datasets.pairs import load_pairs
 from distilface_st.datasets.sentences import load_sentences
 from distilface_st.errors import InputError
-from distilface_st.history import as_scores, plot_history, read_history
+from distilface_st.history import read_history
 from distilface_st.model import load_model
 from distilface_st.training import TrainingConfig, TrainingInterrupted, hold_out, model_from_config, train
-from distilface_st.training_config import PRESETS, resolve_precision
 
 from .conftest import COMMON_WORDS
 
@@ -275,45 +273,9 @@ def test_data_that_does_not_fit_is_refused(config, text, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"steps": 0}, "steps is 0: it must be at least 1"),
-        ({"batch_size": 1}, "batch_size is 1"),
-        ({"temperature": 0}, "temperature is 0: it must be above 0"),
-        ({"learning_rate": float("nan")}, "learning_rate is nan"),
-        ({"dropout": 1.0}, "dropout is 1.0"),
-        ({"dropout": 0.0}, "both views of a sentence would be the same"),
-        ({"views": "both"}, "allowed are dropout, neighbours, pairs"),
-        ({"precision": "int8"}, "allowed are auto, fp32, bf16, fp16"),
-    ],
-)
-def test_settings_that_no_run_could_use_are_refused(changes, message):
-    with pytest.raises(InputError, match=message):
-        TrainingConfig(**changes)
-
-
-def test_presets_are_the_papers():
-    default, best = PRESETS["paper-default"], PRESETS["paper-best"]
-    common = {"temperature": 0.05, "max_length": 32, "layer_reduction": "mean", "encoder": "distilbert-base-uncased"}
-    for name, value in common.items():
-        assert getattr(default, name) == getattr(best, name) == value
-    assert (default.batch_size, default.learning_rate, default.layers, default.steps) == (
-        64,
-        5e-5,
-        "first_last",
-        30_000,
-    )
-    assert (best.batch_size, best.learning_rate, best.layers, best.steps) == (128, 1e-5, "last_four", 20_000)
-    with pytest.raises(InputError, match="choose from paper-default, paper-best"):
-        TrainingConfig.preset("best")
-
-
 def test_fp16_on_a_cpu_is_refused_with_the_reason(config, text, tmp_path):
     with pytest.raises(InputError, match="fp16 needs gradient scaling, which is there on CUDA only"):
         run(replace(config, precision="fp16"), text, tmp_path / "run")
-    assert resolve_precision("auto", "mps") == "fp32"
-    assert resolve_precision("auto", "cpu") in ("bf16", "fp32")
 
 
 def test_held_out_rows_are_the_last_ones(text, tmp_path):
@@ -322,26 +284,6 @@ def test_held_out_rows_are_the_last_ones(text, tmp_path):
     assert [*left.dataset["sentence"], *held_out["sentence"]] == list(data.dataset["sentence"])
     assert len(held_out) == 5
     assert len(hold_out(data)[1]) == len(data.dataset) // 10
-
-
-def test_metrics_become_scores():
-    metrics = {"STS12_spearman_cosine": 0.5, "STS12_pearson_cosine": 0.4, "alignment": 0.1}
-    assert as_scores(metrics) == {"STS12": 50.0, "alignment": 0.1}
-
-
-def test_a_damaged_history_is_said_so(tmp_path):
-    path = tmp_path / "history.csv"
-    with path.open("w", newline="") as file:
-        csv.writer(file).writerows([["step", "loss"], ["1", "much"]])
-    with pytest.raises(InputError, match="is damaged"):
-        read_history(path)
-
-
-def test_the_plot_is_drawn_with_and_without_scores(tmp_path):
-    rows = [{"step": 0, "A": 1.0}, {"step": 10, "loss": 0.5, "A": 2.0}, {"step": 20, "loss": 0.4}]
-    for name, given in (("scores.png", rows), ("losses.svg", [{"step": 1, "loss": 0.1}])):
-        plot_history(given, tmp_path / name, best_step=10)
-        assert (tmp_path / name).stat().st_size > 1000
 
 
 TWO = """
