@@ -15,15 +15,17 @@ if TYPE_CHECKING:
     from .datasets.sentences import load_sentences
     from .datasets.sts import STSSubset, STSTask, load_scored_pairs, load_sts
     from .datasets.text_data import TextData
+    from .edge import EdgeEncoder
     from .encoding import encode_file
     from .errors import InputError, MissingExtraError
     from .evaluation.alignment_uniformity import AlignmentUniformityEvaluator
     from .evaluation.retrieval import RetrievalEvaluator
     from .evaluation.sts import STSEvaluator, sts_suite
+    from .export import export_model
     from .history import plot_history
     from .losses import SimCSELoss
     from .model import build_model, load_model, portable_model, push_to_hub, save_model
-    from .modules import MultiLayerPooling
+    from .modules import MultiLayerPooling, OnnxEncoder
     from .offline import bundled_encoder
     from .poolings import score_poolings
     from .training import TrainingInterrupted, TrainingResult, model_from_config, train
@@ -31,9 +33,11 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "AlignmentUniformityEvaluator": "evaluation.alignment_uniformity",
+    "EdgeEncoder": "edge",
     "InputError": "errors",
     "MissingExtraError": "errors",
     "MultiLayerPooling": "modules",
+    "OnnxEncoder": "modules",
     "RetrievalEvaluator": "evaluation.retrieval",
     "STSEvaluator": "evaluation.sts",
     "STSSubset": "datasets.sts",
@@ -46,6 +50,7 @@ _HOMES = {
     "build_model": "model",
     "bundled_encoder": "offline",
     "encode_file": "encoding",
+    "export_model": "export",
     "load_model": "model",
     "load_neighbours": "datasets.pairs",
     "load_pairs": "datasets.pairs",
@@ -64,9 +69,11 @@ _HOMES = {
 
 __all__ = [
     "AlignmentUniformityEvaluator",
+    "EdgeEncoder",
     "InputError",
     "MissingExtraError",
     "MultiLayerPooling",
+    "OnnxEncoder",
     "RetrievalEvaluator",
     "STSEvaluator",
     "STSSubset",
@@ -79,6 +86,7 @@ __all__ = [
     "build_model",
     "bundled_encoder",
     "encode_file",
+    "export_model",
     "load_model",
     "load_neighbours",
     "load_pairs",

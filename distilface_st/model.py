@@ -26,6 +26,7 @@ from .trimming import trim_encoder
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from .modules import OnnxEncoder
     from .modules.multi_layer_pooling import LayerReduction, LayerSelection
 
 DEFAULT_ENCODER = "distilbert-base-uncased"
@@ -33,6 +34,7 @@ DEFAULT_ENCODER = "distilbert-base-uncased"
 
 _STOCK_MODULES = "sentence_transformers."
 _OUR_MODULES = "distilface_st.modules."
+_EXPORTED = "distilface_st.modules.onnx_encoder.OnnxEncoder"
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 
@@ -89,22 +91,40 @@ def build_model(
     return _compose(source, [transformer, pooling, *([Normalize()] if normalize else [])], device)
 
 
-def load_model(path: str | os.PathLike[str], device: str | None = None) -> SentenceTransformer:
+def load_model(
+    path: str | os.PathLike[str],
+    device: str | None = None,
+    *,
+    runtime: str | None = None,
+    threads: int | None = None,
+    providers: Sequence[str] | None = None,
+) -> SentenceTransformer:
     """Open a saved model without running code from it: stock modules and this package's only, safetensors only.
 
     Args:
-        path: A folder, or a Hub name, of a sentence-transformers model, portable or with this package's modules.
-        device: Where to put the model; the best there is by default.
+        path: A folder, or a Hub name, of a sentence-transformers model, portable or with this package's modules, or
+            of an exported one.
+        device: Where to put the model; the best there is by default. An exported one stays on the CPU.
+        runtime: For an exported model: ``onnxruntime``, ``openvino``, or ``auto`` to time both; by default see
+            :func:`distilface_st.runtime.engines.default_runtime`.
+        threads: For an exported model: processor threads; all cores by default.
+        providers: For an exported model: onnxruntime's execution providers, or OpenVINO's device.
 
     Returns:
         The model with its prompts and settings. Layer weights of a portable model are frozen, so that training it
         leaves its layer selection alone.
 
     Raises:
-        InputError: Nothing there, no module list, a module of another package, or weights that are not safetensors.
+        InputError: Nothing there, no module list, a module of another package, or weights that are not safetensors;
+            a runtime for a model that is not exported.
+        MissingExtraError: The runtime is not installed.
     """
     name = _local_or_hub(path)
     module_list = _read_module_list(name)
+    if module_list and module_list[0]["type"] == _EXPORTED:
+        return _open_export(name, module_list, runtime=runtime, threads=threads, providers=providers)
+    if runtime or threads or providers:
+        raise InputError(f"{name} is not an exported model, so it has no runtime to choose: `distilface export` it.")
     if all(entry["type"].startswith(_STOCK_MODULES) for entry in module_list):
         model = SentenceTransformer(name, device=device, model_kwargs={"use_safetensors": True})
     else:
@@ -250,7 +270,15 @@ def _check_module(name: str, type_name: str, subfolder: str) -> None:
         raise InputError(f"{folder} holds pickled weights only (pytorch_model.bin); convert them to safetensors first.")
 
 
-def _load_with_our_modules(name: str, entries: list[dict[str, Any]], device: str | None) -> SentenceTransformer:
+def _open_export(name: str, entries: list[dict[str, Any]], **engine: Any) -> SentenceTransformer:
+    model = _load_with_our_modules(name, entries, "cpu", **engine)
+    cast("OnnxEncoder", model[0]).engine  # noqa: B018 (opened now, so that damage shows now)
+    return model
+
+
+def _load_with_our_modules(
+    name: str, entries: list[dict[str, Any]], device: str | None, **kwargs: Any
+) -> SentenceTransformer:
     modules = []
     for entry in entries:
         home, _, class_name = entry["type"].rpartition(".")
@@ -259,7 +287,9 @@ def _load_with_our_modules(name: str, entries: list[dict[str, Any]], device: str
         except (ImportError, AttributeError) as error:
             raise InputError(f"{name} names the module {entry['type']}, which this version does not have.") from error
         modules.append(
-            module_class.load(name, subfolder=entry["path"], model_kwargs={"use_safetensors": True}, backend="torch")
+            module_class.load(
+                name, subfolder=entry["path"], model_kwargs={"use_safetensors": True}, backend="torch", **kwargs
+            )
         )
     config_file = load_file_path(name, "config_sentence_transformers.json")
     config = json.loads(Path(config_file).read_text(encoding="utf-8")) if config_file else {}

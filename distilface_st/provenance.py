@@ -15,7 +15,19 @@ if TYPE_CHECKING:
 
     from torch import nn
 
-_PACKAGES = ("distilface-st", "sentence-transformers", "transformers", "torch", "numpy", "scipy", "datasets")
+_PACKAGES = (
+    "distilface-st",
+    "sentence-transformers",
+    "transformers",
+    "torch",
+    "numpy",
+    "scipy",
+    "datasets",
+    "onnx",
+    "onnxruntime",
+    "openvino",
+    "nncf",
+)
 
 
 def versions() -> dict[str, str]:

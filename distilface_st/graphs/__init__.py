@@ -1,0 +1,1 @@
+"""From a model to one graph, token ids in and sentence embedding out: traced, converted, quantized, compared."""

@@ -1,0 +1,188 @@
+"""A whole exported graph as the one module of a SentenceTransformer: tokens in, sentence embedding out."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from sentence_transformers.base.modules import InputModule
+from torch import Tensor
+
+from ..runtime.engines import batch_feeds, open_engine
+from ..runtime.manifest import MANIFEST, read_manifest
+from ..runtime.tokenization import TOKENIZER, SentenceTokenizer, check_sentences
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Mapping, Sequence
+
+    from tokenizers import Tokenizer
+
+    from ..runtime.engines import Engine
+
+
+class OnnxEncoder(InputModule):
+    """Runs an exported folder in onnxruntime or OpenVINO, whichever its graph is for.
+
+    The graph holds encoder, pooling and whatever came after it, so this is the only module of its
+    ``SentenceTransformer``; ``encode``, ``similarity``, evaluators and multi-process pools work as on any other. It
+    cannot be trained, and gives no token embeddings. The engine opens on first use, and anew in every process.
+
+    Args:
+        folder: An exported folder.
+        runtime: ``onnxruntime``, ``openvino``, or ``auto`` to time both; see
+            :func:`distilface_st.runtime.engines.open_engine`.
+        threads: Processor threads; by default all cores.
+        providers: onnxruntime's execution providers, or OpenVINO's device.
+        options: Settings of the engine.
+
+    Raises:
+        InputError: A folder that is no exported model, or a damaged one.
+
+    Example:
+        ::
+
+            model = SentenceTransformer(modules=[OnnxEncoder("my-export", threads=2)], device="cpu")
+            embeddings = model.encode(["It is sunny.", "He drove to work."], normalize_embeddings=True)
+    """
+
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        runtime: str | None = None,
+        threads: int | None = None,
+        providers: Sequence[str] | None = None,
+        options: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.folder = Path(folder).absolute()
+        self.manifest = read_manifest(folder)
+        self.runtime, self.threads, self.providers, self.options = runtime, threads, providers, options
+        self._tokenizer = SentenceTokenizer(self.folder, self.manifest)
+        self._prompt_lengths: dict[str, int] = {}
+        self._engine: Engine | None = None
+
+    @property
+    def engine(self) -> Engine:
+        """The engine that runs the graph, opened when first asked for.
+
+        Raises:
+            InputError: As :func:`distilface_st.runtime.engines.open_engine`.
+            MissingExtraError: The runtime is not installed.
+        """
+        if self._engine is None:
+            self._engine = open_engine(
+                self.folder, self.runtime, self.threads, self.providers, self.options, self.manifest
+            )
+            self.runtime = self._engine.runtime
+        return self._engine
+
+    @property
+    def tokenizer(self) -> Tokenizer:  # type: ignore[override]
+        """The tokenizer, of the tokenizers library."""
+        return self._tokenizer.tokenizer
+
+    @property
+    def max_seq_length(self) -> int:
+        """Longest input in tokens; longer text is cut."""
+        return self._tokenizer.max_seq_length
+
+    @max_seq_length.setter
+    def max_seq_length(self, value: int) -> None:
+        if not 1 <= value <= self.manifest.max_seq_length:
+            raise ValueError(f"max_seq_length is {value}: this model takes 1 to {self.manifest.max_seq_length} tokens.")
+        self._tokenizer.max_seq_length = value
+
+    def get_embedding_dimension(self) -> int:
+        """Width of the embeddings."""
+        return self.manifest.dimension
+
+    def preprocess(self, inputs: Sequence[Any], prompt: str | None = None, **kwargs: Any) -> dict[str, Tensor | Any]:
+        """Tokenize sentences.
+
+        Args:
+            inputs: Sentences.
+            prompt: What to put before each of them.
+            **kwargs: Unused.
+
+        Returns:
+            ``input_ids`` and ``attention_mask`` of shape (sentences, longest), int64, and, with a prompt,
+            ``prompt_length``.
+
+        Raises:
+            InputError: Something that is not a string.
+        """
+        check_sentences(inputs)
+        texts = [prompt + text for text in inputs] if prompt else list(inputs)
+        if len(texts) == 1:
+            ids = torch.tensor([self._tokenizer.ids_of_one(texts[0])])
+            features: dict[str, Tensor | Any] = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+        else:
+            rows, mask = self._tokenizer.pad(self._tokenizer.ids(texts))
+            features = {"input_ids": torch.from_numpy(rows), "attention_mask": torch.from_numpy(mask)}
+        if prompt:
+            if prompt not in self._prompt_lengths:
+                self._prompt_lengths[prompt] = self._tokenizer.prompt_length(prompt)
+            features["prompt_length"] = self._prompt_lengths[prompt]
+        return features
+
+    def forward(self, features: dict[str, Tensor | Any], **kwargs: Any) -> dict[str, Tensor | Any]:
+        """Run the graph.
+
+        Args:
+            features: What :meth:`preprocess` returned.
+            **kwargs: Unused.
+
+        Returns:
+            The features with ``sentence_embedding``, shape (sentences, d), float32, on the input's device.
+        """
+        ids, mask = features["input_ids"], features["attention_mask"]
+        feeds = batch_feeds(
+            ids.cpu().numpy(), mask.cpu().numpy(), self.manifest, int(features.get("prompt_length") or 0)
+        )
+        # OpenVINO hands out its own memory, which the next call overwrites.
+        embeddings = torch.from_numpy(self.engine.run(feeds))
+        features["sentence_embedding"] = (embeddings.clone() if self.engine.runtime == "openvino" else embeddings).to(
+            ids.device
+        )
+        return features
+
+    def save(self, output_path: str, *args: Any, **kwargs: Any) -> None:
+        """Copy manifest, tokenizer and graphs to a folder."""
+        names = [MANIFEST, TOKENIZER, *(name for graph in self.manifest.graphs.values() for name in graph.files)]
+        for name in names:
+            if not Path(output_path, name).exists():
+                shutil.copyfile(self.folder / name, Path(output_path, name))
+
+    @classmethod
+    def load(  # type: ignore[override]
+        cls,
+        model_name_or_path: str,
+        subfolder: str = "",
+        token: bool | str | None = None,
+        cache_folder: str | None = None,
+        revision: str | None = None,
+        local_files_only: bool = False,
+        **kwargs: Any,
+    ) -> OnnxEncoder:
+        """Open a saved folder, or download it from the Hub; of the other arguments, those of the class are used."""
+        options = {key: kwargs[key] for key in ("runtime", "threads", "providers", "options") if key in kwargs}
+        folder = model_name_or_path
+        if not Path(folder).is_dir():
+            from huggingface_hub import snapshot_download
+
+            folder = snapshot_download(
+                folder, revision=revision, cache_dir=cache_folder, token=token, local_files_only=local_files_only
+            )
+        return cls(Path(folder, subfolder), **options)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """An engine cannot travel to another process; it is opened there anew."""
+        return {**self.__dict__, "_engine": None}
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> OnnxEncoder:
+        copy = type(self)(self.folder, self.runtime, self.threads, self.providers, self.options)
+        copy.max_seq_length = self.max_seq_length
+        return copy
