@@ -65,9 +65,9 @@ def export_model(
         formats: ``onnx``, ``openvino`` or both; with both, ``runtime="auto"`` picks the faster one where it runs.
         precision: ``fp32``; ``fp16``, which halves the file and computes in float32 (or in what the engine prefers);
             or ``int8``: weights, activations and embedding tables.
-        activations: For int8. ``dynamic``: quantized while the graph runs. ``static``: with scales found on
-            ``calibration`` (nncf, SmoothQuant), the faster and, in onnxruntime, the more exact one.
-        calibration: Sentences like those to come; by default what Python's own docstrings say.
+        activations: For int8. ``dynamic``: with scales found while the graph runs. ``static``: with scales found on
+            ``calibration`` by nncf; the faster one in OpenVINO and the more exact one in onnxruntime.
+        calibration: For int8, sentences like those to come; by default what Python's own docstrings say.
         reduce_range: For dynamic int8 in onnxruntime: 7 bits of the weights, for x86 without VNNI. By default as the
             processor at hand needs it.
         scored_pairs: Sentence pairs to score before and after on, such as STS-B dev.
@@ -99,7 +99,6 @@ def export_model(
         model = load_model(model, device="cpu")
     progress("reading the model")
     graph = SentenceGraph(model)
-    static = precision == "int8" and activations == "static"
     manifest = Manifest(
         model=_describe(model, name),
         precision=precision,
@@ -114,16 +113,15 @@ def export_model(
     )
     with atomic_folder(output) as folder:
         _save_tokenizer(model, folder, manifest)
-        batches = (
-            _batches(folder, manifest, calibration or _python_sentences()) if static or max_loss is not None else []
-        )
+        batches = _batches(folder, manifest, calibration or _python_sentences()) if precision == "int8" else []
         before = _score(model, scored_pairs) if scored_pairs else None
         for kind in formats:
             progress(f"{kind}: converting")
             built = FORMATS[kind](
                 graph,
                 precision,
-                batches if static else None,
+                precision == "int8" and activations == "static",
+                batches,
                 saturates_int8() if reduce_range is None else reduce_range,
                 manifest.max_seq_length,
             )
@@ -210,8 +208,8 @@ def _check_options(
             raise InputError(f"{value!r} is not one of {', '.join(allowed)}.")
     if not formats:
         raise InputError(f"Name a format: {', '.join(FORMATS)}.")
-    if calibration is not None and (precision != "int8" or activations != "static"):
-        raise InputError("Calibration sentences are for int8 with static activations.")
+    if calibration is not None and precision != "int8":
+        raise InputError("Calibration sentences are for int8.")
     if max_loss is not None and (precision != "int8" or scored_pairs is None):
         raise InputError("A maximal loss is for int8, and needs scored pairs to measure it on.")
 

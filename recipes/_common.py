@@ -22,6 +22,13 @@ Device = Annotated[
 ]
 BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Sentences in one forward pass.")]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of everything random.")]
+Runtime = Annotated[
+    str | None,
+    typer.Option("--runtime", help="For an exported model: onnxruntime, openvino, or auto, which times both."),
+]
+Threads = Annotated[
+    int | None, typer.Option("--threads", min=1, help="For an exported model: processor threads. Default: all cores.")
+]
 JsonFile = Annotated[
     str | None, typer.Option("--json", metavar="FILE", help="Write the result as JSON to FILE, or to stdout for '-'.")
 ]

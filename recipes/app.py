@@ -11,6 +11,7 @@ from typer.core import TyperGroup
 from ._common import user_errors
 from .encode import encode
 from .evaluate import evaluate
+from .export import export
 from .poolings import poolings
 from .quickstart import quickstart
 from .similarity import similarity
@@ -48,7 +49,7 @@ def _root(
     pass
 
 
-for _recipe in (train, evaluate, poolings, encode, similarity):
+for _recipe in (train, evaluate, poolings, export, encode, similarity):
     app.command()(_recipe)
 
 

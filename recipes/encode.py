@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ._common import BatchSize, Device, JsonFile, ModelOption, console, encoder_path, write_result
+from ._common import BatchSize, Device, JsonFile, ModelOption, Runtime, Threads, console, encoder_path, write_result
 
 
 def encode(
@@ -18,6 +18,8 @@ def encode(
     normalize: Annotated[bool, typer.Option("--normalize", help="Scale embeddings to length 1.")] = False,
     batch_size: BatchSize = 64,
     device: Device = None,
+    runtime: Runtime = None,
+    threads: Threads = None,
     json_file: JsonFile = None,
 ) -> None:
     """Embed a file of any size; row i of the output belongs to record i of the input."""
@@ -26,7 +28,7 @@ def encode(
     from ._progress import progress_bar, quiet_libraries
 
     quiet_libraries()
-    opened = load_model(encoder_path(model), device=device)
+    opened = load_model(encoder_path(model), device=device, runtime=runtime, threads=threads)
     with progress_bar() as bar:
         task = bar.add_task("encoding", total=None)
         result = encode_file(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ._common import BatchSize, Device, JsonFile, StsDir, console, encoder_path, write_result
+from ._common import BatchSize, Device, JsonFile, Runtime, StsDir, Threads, console, encoder_path, write_result
 from ._csv import write_csv
 
 if TYPE_CHECKING:
@@ -44,6 +44,8 @@ def evaluate(
     aggregation: Aggregation = "all",
     batch_size: BatchSize = 64,
     device: Device = None,
+    runtime: Runtime = None,
+    threads: Threads = None,
     json_file: JsonFile = None,
     csv_file: CsvFile = None,
 ) -> None:
@@ -59,7 +61,7 @@ def evaluate(
 
         loaded = [*loaded, load_scored_pairs(eval_file)]
     report = sts_suite(
-        load_model(encoder_path(model), device=device),
+        load_model(encoder_path(model), device=device, runtime=runtime, threads=threads),
         tasks=loaded,
         aggregation=aggregation,  # type: ignore[arg-type]
         batch_size=batch_size,

@@ -7,13 +7,15 @@ from typing import Annotated
 import typer
 
 from ..errors import InputError
-from ._common import Device, JsonFile, ModelOption, encoder_path, write_result
+from ._common import Device, JsonFile, ModelOption, Runtime, Threads, encoder_path, write_result
 
 
 def similarity(
     sentences: Annotated[list[str], typer.Argument(help="Two sentences or more.")],
     model: ModelOption,
     device: Device = None,
+    runtime: Runtime = None,
+    threads: Threads = None,
     json_file: JsonFile = None,
 ) -> None:
     """Print the similarity of each two sentences, by the model's own similarity function."""
@@ -23,7 +25,7 @@ def similarity(
     from ._progress import quiet_libraries
 
     quiet_libraries()
-    opened = load_model(encoder_path(model), device=device)
+    opened = load_model(encoder_path(model), device=device, runtime=runtime, threads=threads)
     embeddings = opened.encode(sentences, show_progress_bar=False)
     scores = opened.similarity(embeddings, embeddings).tolist()
     if json_file != "-":

@@ -78,6 +78,37 @@ def tiny_distilbert(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def tiny_model(tiny_encoder: Path):
+    """The mean over the last four layers of a random encoder, with prompts."""
+    from distilface_st import build_model
+
+    model = build_model(tiny_encoder, device="cpu")
+    model.prompts = {"query": "the query of ", "document": ""}
+    return model
+
+
+def _export(model, folder: Path, precision: str) -> Path:
+    for name in ("onnx", "onnxruntime", "onnxscript", "openvino", "nncf"):
+        pytest.importorskip(name)
+    from distilface_st import export_model
+
+    export_model(model, folder, formats=["onnx", "openvino"], precision=precision, name="tiny")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def exported(tiny_model, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """``tiny_model`` as float32 graphs for both runtimes. Tests that change it copy it first."""
+    return _export(tiny_model, tmp_path_factory.mktemp("fp32") / "export", "fp32")
+
+
+@pytest.fixture(scope="session")
+def exported_int8(tiny_model, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """``tiny_model`` as int8 graphs for both runtimes. Tests that change it copy it first."""
+    return _export(tiny_model, tmp_path_factory.mktemp("int8") / "export", "int8")
+
+
+@pytest.fixture(scope="session")
 def data_dir() -> Path:
     folder = Path(os.environ.get("DISTILFACE_DATA", Path(__file__).parents[2] / "shared" / "data"))
     if not folder.is_dir():

@@ -11,6 +11,7 @@ from ..errors import InputError
 from ..runtime.engines import ENGINES
 from ..runtime.manifest import GRAPH_FILES
 from . import onnx_graph, onnx_precision, openvino_graph
+from .smoothing import smooth
 from .verification import verify
 
 if TYPE_CHECKING:
@@ -29,7 +30,8 @@ class GraphFormat(ABC):
     Args:
         graph: The model.
         precision: ``fp32``, ``fp16`` or ``int8``.
-        batches: For static int8, what the graph takes; without them activations are quantized while the graph runs.
+        static: For int8, whether the scales of activations are found on ``batches``, not while the graph runs.
+        batches: For int8, what the graph takes, from text like that to come.
         reduce_range: Use 7 bits of the weights; onnxruntime's dynamic int8 only.
         max_tokens: The model's longest input.
 
@@ -44,11 +46,12 @@ class GraphFormat(ABC):
         self,
         graph: SentenceGraph,
         precision: str,
-        batches: Sequence[dict[str, np.ndarray]] | None,
+        static: bool,
+        batches: Sequence[dict[str, np.ndarray]],
         reduce_range: bool,
         max_tokens: int,
     ) -> None:
-        self.graph, self.precision, self.batches = graph, precision, batches
+        self.graph, self.precision, self.static, self.batches = graph, precision, static, batches
         self.reduce_range, self.max_tokens = reduce_range, max_tokens
         self.base = self._convert()
 
@@ -96,12 +99,13 @@ class OnnxFormat(GraphFormat):
 
     def _convert(self) -> Any:
         onnx_graph.require_onnx()
-        if self.batches:
+        if self.static:
             onnx_precision.require_nncf()
         try:
-            return self._checked(fused_attention=True)
+            model = self._checked(fused_attention=True)
         except InputError:
-            return self._checked(fused_attention=False)
+            model = self._checked(fused_attention=False)
+        return smooth(model, self.batches) if self.precision == "int8" and not self.static else model
 
     def _checked(self, fused_attention: bool) -> Any:
         import onnx
@@ -120,7 +124,7 @@ class OnnxFormat(GraphFormat):
         model.CopyFrom(self.base)
         if self.precision == "fp16":
             model = onnx_precision.store_as_half(model)
-        elif self.precision == "int8" and self.batches:
+        elif self.static:
             model = onnx_precision.quantize_static(model, self.batches, keep_in_float)
         elif self.precision == "int8":
             model = onnx_precision.quantize_dynamic(model, keep_in_float, self.reduce_range)
@@ -135,7 +139,7 @@ class OpenVINOFormat(GraphFormat):
     @property
     def options(self) -> dict[str, Any]:
         """Group-wise quantization of activations where they are dynamic."""
-        return dict(openvino_graph.DYNAMIC_OPTIONS) if self.precision == "int8" and not self.batches else {}
+        return dict(openvino_graph.DYNAMIC_OPTIONS) if self.precision == "int8" and not self.static else {}
 
     def _convert(self) -> Any:
         if self.precision == "int8":
@@ -149,7 +153,7 @@ class OpenVINOFormat(GraphFormat):
 
     def _save(self, path: Path, keep_in_float: Collection[str]) -> None:
         model = self.base.clone()
-        if self.precision == "int8" and self.batches:
+        if self.static:
             model = openvino_graph.quantize_static(model, self.batches, keep_in_float)
         elif self.precision == "int8":
             model = openvino_graph.compress_weights(model, keep_in_float)
