@@ -20,13 +20,12 @@ from torch import nn
 from .card import write_card
 from .errors import InputError
 from .files import atomic_folder
-from .modules import MultiLayerPooling
+from .modules import MultiLayerPooling, OnnxEncoder
 from .trimming import trim_encoder
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from .modules import OnnxEncoder
     from .modules.multi_layer_pooling import LayerReduction, LayerSelection
 
 DEFAULT_ENCODER = "distilbert-base-uncased"
@@ -174,7 +173,8 @@ def save_model(
     to_save = portable_model(model) if portable else model
     with atomic_folder(path) as folder:
         to_save.save(str(folder), create_model_card=False)
-        write_card(folder / "README.md", model, run, needs_package=_names_our_modules(folder))
+        if not isinstance(model[0], OnnxEncoder):  # which has brought its own
+            write_card(folder / "README.md", model, run, needs_package=_names_our_modules(folder))
 
 
 def push_to_hub(

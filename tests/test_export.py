@@ -39,7 +39,7 @@ def scored_pairs() -> STSTask:
     pairs = list(product(words, words[:5]))
     scores = np.array([float(len(a) % 3 + len(b) % 2) for a, b in pairs])
     subset = STSSubset("toy", [a for a, _ in pairs], [b for _, b in pairs], scores)
-    return STSTask("toy", "dev", (subset,))
+    return STSTask("toy", (subset,), "dev")
 
 
 def test_graphs_of_both_formats_give_the_models_embeddings(tiny_model, exported):

@@ -150,10 +150,10 @@ class OnnxEncoder(InputModule):
         return features
 
     def save(self, output_path: str, *args: Any, **kwargs: Any) -> None:
-        """Copy manifest, tokenizer and graphs to a folder."""
-        names = [MANIFEST, TOKENIZER, *(name for graph in self.manifest.graphs.values() for name in graph.files)]
-        for name in names:
-            if not Path(output_path, name).exists():
+        """Copy manifest, tokenizer, graphs and card to a folder."""
+        graphs = (name for graph in self.manifest.graphs.values() for name in graph.files)
+        for name in (MANIFEST, TOKENIZER, *graphs, "README.md"):
+            if (self.folder / name).exists() and not Path(output_path, name).exists():
                 shutil.copyfile(self.folder / name, Path(output_path, name))
 
     @classmethod
