@@ -92,11 +92,14 @@ def _graphs(manifest: Manifest, small: int) -> str:
             _megabytes(graph.size),
             f"{(graph.size + small) / whole:.1%}",
             f"{graph.check['max_abs_difference']:.2g}",
-            f"{graph.check['min_cosine']:.5f}",
+            f"{graph.check.get('min_cosine_on_text', graph.check['min_cosine']):.5f}",
             *measured,
         ]
         lines.append("| " + " | ".join(cells) + " |")
-    note = "Differences are from the torch model in float32, on random tokens; scores are Spearman x 100."
+    note = (
+        "Differences and cosines are to the torch model in float32, for int8 the cosine on text, else on random tokens; "
+        "scores are Spearman x 100."
+    )
     return "\n".join(lines) + f"\n\n{note}"
 
 

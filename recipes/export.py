@@ -103,7 +103,7 @@ def _show(manifest: Manifest, output: Path) -> None:
     for heading in ("MB", "lowest cosine", *((f"{scored} before", "after", "in float") if scored else ())):
         table.add_column(heading, justify="right")
     for runtime, graph in manifest.graphs.items():
-        cells = [f"{graph.size / 1e6:.1f}", f"{graph.check['min_cosine']:.5f}"]
+        cells = [f"{graph.size / 1e6:.1f}", f"{graph.check.get('min_cosine_on_text', graph.check['min_cosine']):.5f}"]
         if graph.scores:
             cells += [f"{graph.scores['before']:.2f}", f"{graph.scores['after']:.2f}", str(len(graph.kept_in_float))]
         table.add_row(runtime, *cells)

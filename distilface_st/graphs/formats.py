@@ -75,7 +75,7 @@ class GraphFormat(ABC):
         """
         path = folder / GRAPH_FILES[self.runtime][0]
         self._save(path, keep_in_float)
-        return verify(self.graph, self._open(path), self.precision, self.max_tokens)
+        return verify(self.graph, self._open(path), self.precision, self.max_tokens, self.batches)
 
     @abstractmethod
     def _convert(self) -> Any:

