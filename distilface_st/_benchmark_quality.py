@@ -20,12 +20,16 @@ if TYPE_CHECKING:
 
 
 def measure_quality(
-    at_work: Sequence[tuple[Arm, Worker]], tasks: Sequence[STSTask], progress: Callable[[str], Any]
+    at_work: Sequence[tuple[Arm, Worker]],
+    embeddings: dict[str, np.ndarray],
+    tasks: Sequence[STSTask],
+    progress: Callable[[str], Any],
 ) -> dict[str, Quality]:
     """Compare every arm with the ``torch`` arm of the same weights, and score it, unless its weights are random.
 
     Args:
-        at_work: Arms with their processes, which know the text ``sentences``.
+        at_work: Arms with their processes.
+        embeddings: Each arm's embeddings of the text ``sentences``, by its id.
         tasks: STS sets; without any nothing is scored.
         progress: Called with what is being done.
 
@@ -36,7 +40,6 @@ def measure_quality(
         InputError: Zero or non-finite embeddings; an arm whose process ended.
     """
     arms = [arm for arm, _ in at_work]
-    embeddings = {arm.id: worker.embed(text="sentences") for arm, worker in at_work}
     found: dict[str, Quality] = {}
     for arm, worker in at_work:
         progress(f"scoring {arm.id}")

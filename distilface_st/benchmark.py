@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Callable, Iterator, Sequence
 
+    import numpy as np
+
     from ._benchmark_arms import Arm
     from ._benchmark_report import Quality
     from ._benchmark_texts import BenchmarkText
@@ -114,7 +116,7 @@ def benchmark_models(
             run.batch_32(repeats)
             memory = {arm.id: worker.ask("memory")["bytes"] for arm, worker in run.at_work()}
             run.best_batch(repeats)
-            quality = measure_quality(run.at_work(), tasks, progress)
+            quality = measure_quality(run.at_work(), run.embeddings, tasks, progress)
     return BenchmarkReport(
         arms=tuple(_arm_report(arm, run, memory[arm.id], peaks, quality[arm.id]) for arm in prepared),
         turns=tuple(run.turns),
@@ -148,6 +150,7 @@ class _Run:
         self.arms, self.texts, self.threads = arms, texts, threads
         self.scratch, self.stack, self.progress = scratch, stack, progress
         self.workers: dict[str, Worker] = {}
+        self.embeddings: dict[str, np.ndarray] = {}
         self.turns: list[Turn] = []
 
     def at_work(self) -> list[tuple[Arm, Worker]]:
@@ -155,7 +158,7 @@ class _Run:
         return [(arm, self.workers[arm.id]) for arm in self.arms]
 
     def start(self, starts: int) -> None:
-        """Start every arm ``starts`` times; the processes of the last round stay."""
+        """Start every arm ``starts`` times; the processes of the last round stay, and embed ``sentences`` once."""
         for number in range(1, starts + 1):
             for arm in self.arms:
                 self.progress(f"start {number} of {starts}: {arm.id}")
@@ -167,8 +170,10 @@ class _Run:
                 else:
                     self.workers[arm.id] = self.stack.enter_context(worker)
         texts = {text.name: text.sentences for text in self.texts.values()}
-        for _, worker in self.at_work():
+        for arm, worker in self.at_work():
+            self.progress(f"first batches: {arm.id}")
             worker.ask("texts", texts=texts)
+            self.embeddings[arm.id] = worker.embed(text="sentences")
 
     def batch_32(self, repeats: int) -> None:
         """Time one call a sentence, and every text at the default batch."""

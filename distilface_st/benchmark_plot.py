@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from ._benchmark_report import ArmReport, BenchmarkReport
 
 _MARKERS = {"torch": "o", "onnxruntime": "s", "openvino": "D"}
+_LEAST_RANGE = {"average5": 1.0, "average": 1.0, "mean_cosine": 0.01}
+_MARGIN = 0.14
+_CLOSE = 0.04
 _RADII = (9, 15, 22, 30, 40, 52, 66, 82, 100, 120)
 _DIRECTIONS = ((1, 0), (-1, 0), (0, 1), (0, -1), (0.7, 0.7), (0.7, -0.7), (-0.7, 0.7), (-0.7, -0.7))
 
@@ -66,11 +69,13 @@ def plot_benchmark(report: BenchmarkReport, path: Path) -> None:
         _scatter(axes, points, colours)
         axes.set_xlabel(f"{heading} (log)")
     left.set_ylabel(what)
+    left.set_ylim(*_range(shown, key))
     _legend(figure, shown, colours)
-    machine = f"{report.machine['processor']}, {report.threads or report.machine['cores']} cores"
+    count = f"threads: {report.threads}" if report.threads else f"cores: {report.machine['cores']}"
+    machine = f"{report.machine['processor']}, {count}"
     figure.suptitle(machine + _absent(report.arms, shown), fontsize=10)
     with atomic_file(path) as temporary:
-        canvas.draw()
+        canvas.draw()  # type: ignore[no-untyped-call]
         for axes, points, _ in panels:
             _label(axes, points, colours)
         figure.savefig(temporary, dpi=150)
@@ -88,15 +93,25 @@ def _quality_axis(report: BenchmarkReport) -> tuple[str, str]:
 
 
 def _points(arms: Sequence[ArmReport], key: str, x: Callable[[ArmReport], float], name_fronts: bool) -> list[_Point]:
-    """A point for each arm; unless ``name_fronts``, of the fronts of one export only the first has a label."""
-    named: set[tuple[str, str]] = set()
+    """A point for each arm; unless ``name_fronts``, fronts of one export that lie close together share a label."""
+    low, high = _range(arms, key)
+    named: dict[tuple[str, str], float] = {}
     points = []
     for arm in arms:
-        export = arm.arm.partition("/")[0]
-        label = export if name_fronts or (arm.model, export) not in named else ""
-        named.add((arm.model, export))
-        points.append(_Point(x(arm), getattr(arm.quality, key), label, arm.model, arm.runtime, arm.kind != "edge"))
+        export, quality = arm.arm.partition("/")[0], float(getattr(arm.quality, key))
+        close = abs(named.get((arm.model, export), float("inf")) - quality) < _CLOSE * (high - low)
+        named[arm.model, export] = quality
+        label = export if name_fronts or not close else ""
+        points.append(_Point(x(arm), quality, label, arm.model, arm.runtime, arm.kind != "edge"))
     return points
+
+
+def _range(arms: Sequence[ArmReport], key: str) -> tuple[float, float]:
+    """The least and the most of the quality axis: differences of a few hundredths of a point should look small."""
+    found = [float(getattr(arm.quality, key)) for arm in arms]
+    missing = max(0.0, _LEAST_RANGE[key] - (max(found) - min(found)))
+    margin = _MARGIN * (max(found) - min(found) + missing)
+    return min(found) - missing / 2 - margin, max(found) + missing / 2 + margin
 
 
 def _absent(arms: Sequence[ArmReport], shown: Sequence[ArmReport]) -> str:
@@ -114,7 +129,7 @@ def _scatter(axes: Any, points: Sequence[_Point], colours: dict[str, str]) -> No
         face = colour if point.filled else "none"
         axes.plot(point.x, point.y, _MARKERS[point.runtime], color=colour, markerfacecolor=face, markersize=7, zorder=3)
     axes.set_xscale("log")
-    axes.margins(x=0.18, y=0.14)
+    axes.margins(x=0.18)
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter(ScalarFormatter())
     axes.xaxis.set_minor_formatter(NullFormatter())
@@ -130,7 +145,7 @@ def _label(axes: Any, points: Sequence[_Point], colours: dict[str, str]) -> None
     renderer = axes.figure.canvas.get_renderer()
     scale = axes.figure.dpi / 72
     places = [axes.transData.transform((point.x, point.y)) for point in points]
-    taken = [Bbox.from_extents(x - 5 * scale, y - 5 * scale, x + 5 * scale, y + 5 * scale) for x, y in places]
+    taken = [Bbox.from_extents(x - 8 * scale, y - 5 * scale, x + 8 * scale, y + 5 * scale) for x, y in places]
     inside = axes.get_window_extent(renderer)
     crowded_first = sorted(range(len(points)), key=lambda i: -sum(_near(places[i], other) for other in places))
     for index in crowded_first:
