@@ -81,10 +81,15 @@ def test_int8_embeddings_are_near_and_the_files_smaller(tiny_model, exported, ex
     assert read_manifest(exported_int8).graphs[runtime].size < 0.8 * read_manifest(exported).graphs[runtime].size
 
 
-def test_int8_in_onnx_holds_no_float_table_or_weight(exported_int8):
+@pytest.mark.parametrize("kind", ["bert", pytest.param("distilbert", marks=pytest.mark.slow)])
+def test_int8_in_onnx_holds_no_float_table_or_weight(exported_int8, tiny_distilbert, tmp_path, kind):
     import onnx
 
-    model = onnx.load(str(exported_int8 / "model.onnx"))
+    folder = exported_int8
+    if kind == "distilbert":
+        folder = tmp_path / "export"
+        export_model(build_model(tiny_distilbert, layers="last", device="cpu"), folder, precision="int8")
+    model = onnx.load(str(folder / "model.onnx"))
     large = [i for i in model.graph.initializer if np.prod(i.dims) >= 1024]
     assert large
     assert {i.data_type for i in large} == {onnx.TensorProto.INT8}

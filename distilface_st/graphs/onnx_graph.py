@@ -151,7 +151,10 @@ def _fuse(model: onnx.ModelProto, config: Any) -> onnx.ModelProto:
     """Merge nodes as onnxruntime's transformer optimizer does; a graph that it cannot read is as right without."""
     import onnx
     from onnxruntime.transformers import optimizer
+    from onnxruntime.transformers.fusion_options import FusionOptions
 
+    options = FusionOptions("bert")
+    options.enable_embed_layer_norm = False  # the table has to stay a table, for int8
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     with quiet(), contextlib.suppress(Exception):
@@ -161,6 +164,7 @@ def _fuse(model: onnx.ModelProto, config: Any) -> onnx.ModelProto:
             num_heads=config.num_attention_heads,
             hidden_size=config.hidden_size,
             opt_level=0,
+            optimization_options=options,
         )
         fused.prune_graph()
         return cast("onnx.ModelProto", fused.model)
