@@ -11,6 +11,7 @@ from importlib import import_module, metadata
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .benchmark import benchmark_models
     from .datasets.pairs import load_neighbours, load_pairs
     from .datasets.sentences import load_sentences
     from .datasets.sts import STSSubset, STSTask, load_scored_pairs, load_sts
@@ -47,6 +48,7 @@ _HOMES = {
     "TrainingConfig": "training_config",
     "TrainingInterrupted": "training",
     "TrainingResult": "training",
+    "benchmark_models": "benchmark",
     "build_model": "model",
     "bundled_encoder": "offline",
     "encode_file": "encoding",
@@ -83,6 +85,7 @@ __all__ = [
     "TrainingConfig",
     "TrainingInterrupted",
     "TrainingResult",
+    "benchmark_models",
     "build_model",
     "bundled_encoder",
     "encode_file",

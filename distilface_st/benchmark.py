@@ -8,12 +8,12 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ._benchmark_arms import EXPORTS, KINDS, RANDOM_WEIGHTS, check_choice, labels, prepare_arms
-from ._benchmark_machine import machine
-from ._benchmark_process import Worker
-from ._benchmark_quality import measure_quality
-from ._benchmark_report import ArmReport, BenchmarkReport, Turn, baseline_of, summarize
-from ._benchmark_texts import STSB, benchmark_texts
+from .benchmarking.arms import EXPORTS, KINDS, RANDOM_WEIGHTS, check_choice, labels, prepare_arms
+from .benchmarking.machine import machine
+from .benchmarking.process import Worker
+from .benchmarking.quality import measure_quality
+from .benchmarking.report import ArmReport, BenchmarkReport, Turn, baseline_of, summarize
+from .benchmarking.texts import STSB, benchmark_texts
 from .errors import InputError
 from .provenance import command, text_fingerprint, versions
 
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-    from ._benchmark_arms import Arm
-    from ._benchmark_report import Quality
-    from ._benchmark_texts import BenchmarkText
+    from .benchmarking.arms import Arm
+    from .benchmarking.report import Quality
+    from .benchmarking.texts import BenchmarkText
     from .datasets.sts import STSTask
 
 BATCH_SIZE = 32

@@ -97,7 +97,7 @@ def _graphs(manifest: Manifest, small: int) -> str:
         ]
         lines.append("| " + " | ".join(cells) + " |")
     note = (
-        "Differences and cosines are to the torch model in float32, for int8 the cosine on text, else on random tokens; "
+        "Differences and cosines are to the torch model in float32, on random tokens, for int8 the cosine on text; "
         "scores are Spearman x 100."
     )
     return "\n".join(lines) + f"\n\n{note}"

@@ -9,6 +9,7 @@ import typer
 from typer.core import TyperGroup
 
 from ._common import user_errors
+from .benchmark import benchmark
 from .encode import encode
 from .evaluate import evaluate
 from .export import export
@@ -49,7 +50,7 @@ def _root(
     pass
 
 
-for _recipe in (train, evaluate, poolings, export, encode, similarity):
+for _recipe in (train, evaluate, poolings, export, benchmark, encode, similarity):
     app.command()(_recipe)
 
 

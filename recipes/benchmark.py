@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from rich.table import Table
 
-    from .._benchmark_report import ArmReport, BenchmarkReport, Figure
+    from ..benchmarking.report import ArmReport, BenchmarkReport, Figure
 
     Cells = list[str]
 
@@ -76,7 +76,7 @@ def benchmark(
     sets are scored where --sts-dir or --tasks is given.
     """
     from ..benchmark import KINDS, benchmark_models
-    from ..benchmark_plot import plot_benchmark
+    from ..benchmarking.plot import plot_benchmark
     from ..poolings_plot import check_plot_file
     from ._progress import quiet_libraries
 

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 import torch
 
-from distilface_st import _benchmark_models as models
-from distilface_st._benchmark_arms import Arm, bytes_needed, forward_flops, labels
-from distilface_st._benchmark_process import Worker
-from distilface_st._benchmark_quality import cosines_of_rows
-from distilface_st._benchmark_report import BenchmarkReport, Turn, summarize
-from distilface_st._benchmark_texts import benchmark_texts
 from distilface_st.benchmark import benchmark_models
-from distilface_st.benchmark_plot import plot_benchmark
+from distilface_st.benchmarking import models
+from distilface_st.benchmarking.arms import Arm, bytes_needed, forward_flops, labels
+from distilface_st.benchmarking.plot import plot_benchmark
+from distilface_st.benchmarking.process import Worker
+from distilface_st.benchmarking.quality import cosines_of_rows
+from distilface_st.benchmarking.report import BenchmarkReport, Turn, summarize
+from distilface_st.benchmarking.texts import benchmark_texts
 from distilface_st.datasets.sts import STSSubset, STSTask
 from distilface_st.errors import InputError
 from distilface_st.model import build_model, load_model, save_model
@@ -214,7 +214,7 @@ def test_figures_are_medians_with_spread_and_ratios_say_how_many_times_as_fast()
 
 def test_operations_of_linear_layers_and_attention_are_counted(model_folder: Path) -> None:
     assert forward_flops(10, layers=1, width=1, lengths=[3, 3]) == 2 * (2 * 10 * 3 + 4 * 9)
-    from distilface_st._benchmark_arms import count_flops
+    from distilface_st.benchmarking.arms import count_flops
 
     model = load_model(model_folder, device="cpu")
     tokens = len(model.tokenizer("the man ran")["input_ids"])

@@ -8,7 +8,8 @@ import pytest
 
 import distilface_st
 
-COMMANDS = ["train", "evaluate", "poolings", "encode", "similarity", "quickstart"]
+COMMANDS = ["train", "evaluate", "poolings", "export", "benchmark", "encode", "similarity", "quickstart"]
+ON_THE_CPU = ["export", "benchmark"]
 
 
 def test_the_console_command_is_installed():
@@ -29,7 +30,7 @@ def test_every_command_explains_itself_and_takes_json(invoke, command):
     result = invoke(command, "--help")
     assert result.exit_code == 0
     assert "--json" in result.stdout
-    assert "--device" in result.stdout
+    assert ("--device" in result.stdout) == (command not in ON_THE_CPU)
 
 
 def test_a_users_mistake_is_one_line_on_stderr_and_status_1(tmp_path):

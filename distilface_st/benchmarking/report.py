@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ._benchmark_arms import Arm
+    from .arms import Arm
 
 SECONDS, MILLISECONDS, RATE = "s", "ms/sentence", "sentences/s"
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .errors import InputError
+from ..errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,7 +22,7 @@ _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS")
 
 
 class Worker:
-    """A process that runs :mod:`distilface_st._benchmark_worker`. As a context it ends the process.
+    """A process that runs :mod:`distilface_st.benchmarking.worker`. As a context it ends the process.
 
     Args:
         name: What errors call it.
@@ -48,7 +48,7 @@ class Worker:
         with self._log.open("w", encoding="utf-8") as log:
             self._process = subprocess.Popen(
                 [
-                    *(sys.executable, "-m", "distilface_st._benchmark_worker"),
+                    *(sys.executable, "-m", "distilface_st.benchmarking.worker"),
                     json.dumps({**spec, "started": time.time()}),
                 ],
                 stdin=subprocess.PIPE,

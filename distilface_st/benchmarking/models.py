@@ -10,10 +10,10 @@ import torch
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
 
-from .errors import InputError
-from .model import load_model
-from .modules import OnnxEncoder
-from .offline import bundled_encoder
+from ..errors import InputError
+from ..model import load_model
+from ..modules import OnnxEncoder
+from ..offline import bundled_encoder
 
 if TYPE_CHECKING:
     from collections.abc import Callable

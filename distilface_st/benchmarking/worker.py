@@ -1,6 +1,6 @@
 """One arm of a benchmark, in a process of its own: opens a model, then does what it is told, a JSON line at a time.
 
-``python -m distilface_st._benchmark_worker SPEC`` is started by :mod:`distilface_st._benchmark_process`. What SPEC
+``python -m distilface_st.benchmarking.worker SPEC`` is started by :mod:`distilface_st.benchmarking.process`. What SPEC
 says: ``kind`` (``torch``, ``torch-bf16``, ``st``, ``edge``; ``peak`` measures the machine and ends), ``folder``,
 ``runtime``, ``threads`` and ``started`` (``time.time()`` before the process was). Nothing is imported that the arm's
 user would not import: an ``edge`` arm knows no torch.
@@ -46,7 +46,7 @@ def main() -> None:
 
     spec = json.loads(sys.argv[1])
     if spec["kind"] == "peak":
-        from ._benchmark_machine import matmul_peaks
+        from .machine import matmul_peaks
 
         answer(matmul_peaks(spec["threads"]))
         return
@@ -86,7 +86,7 @@ def _import_encoder(config: Path) -> None:
 
 
 def _open_torch(spec: dict[str, Any]) -> _Opened:
-    from .model import load_model
+    from ..model import load_model
 
     return _sentence_transformer(load_model(spec["folder"], device="cpu"), "fp32")
 
@@ -94,20 +94,20 @@ def _open_torch(spec: dict[str, Any]) -> _Opened:
 def _open_bf16(spec: dict[str, Any]) -> _Opened:
     import torch
 
-    from .model import load_model
+    from ..model import load_model
 
     return _sentence_transformer(load_model(spec["folder"], device="cpu").to(torch.bfloat16), "bf16")
 
 
 def _open_export(spec: dict[str, Any]) -> _Opened:
-    from .model import load_model
+    from ..model import load_model
 
     model = load_model(spec["folder"], runtime=spec["runtime"], threads=spec["threads"])
     return _sentence_transformer(model, _computes_in(spec))
 
 
 def _open_edge(spec: dict[str, Any]) -> _Opened:
-    from .edge import EdgeEncoder
+    from ..edge import EdgeEncoder
 
     encoder = EdgeEncoder(spec["folder"], runtime=spec["runtime"], threads=spec["threads"])
     return _Opened(encoder.encode, lambda texts, batch: encoder.encode(texts, batch_tokens=batch), _computes_in(spec))
@@ -126,7 +126,7 @@ def _sentence_transformer(model: Any, computes_in: str) -> _Opened:
 
 def _computes_in(spec: dict[str, Any]) -> str:
     """What most products of an exported graph are computed in: OpenVINO prefers bf16 where the processor has it."""
-    from .runtime.manifest import read_manifest
+    from ..runtime.manifest import read_manifest
 
     manifest = read_manifest(spec["folder"])
     if manifest.precision == "int8":

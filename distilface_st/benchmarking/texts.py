@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from itertools import chain, cycle, islice
 from typing import TYPE_CHECKING, Any
 
-from .errors import InputError
-from .provenance import text_fingerprint
+from ..errors import InputError
+from ..provenance import text_fingerprint
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Iterator, Sequence
 
-    from .datasets.sts import STSTask
+    from ..datasets.sts import STSTask
 
 STSB = "STS-B"
 PASSAGE_WORDS = 200
@@ -90,10 +90,10 @@ def _by_name(texts: list[BenchmarkText]) -> dict[str, BenchmarkText]:
 
 def _lines(text: str | os.PathLike[str] | None, count: int) -> tuple[list[str], str]:
     if text is None:
-        from .datasets.python_docs import gather_python_docs
+        from ..datasets.python_docs import gather_python_docs
 
         return _even_sample([entry.summary for entry in gather_python_docs(()).entries], count), "Python's docstrings"
-    from .datasets.sentences import load_sentences
+    from ..datasets.sentences import load_sentences
 
     data = load_sentences(text, limit=count)
     return [str(line) for line in data.dataset["sentence"]], data.source

@@ -5,15 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from .errors import InputError
-from .files import atomic_file
-from .poolings_plot import check_plot_file
+from ..errors import InputError
+from ..files import atomic_file
+from ..poolings_plot import check_plot_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
-    from ._benchmark_report import ArmReport, BenchmarkReport
+    from .report import ArmReport, BenchmarkReport
 
 _MARKERS = {"torch": "o", "onnxruntime": "s", "openvino": "D"}
 _LEAST_RANGE = {"average5": 1.0, "average": 1.0, "mean_cosine": 0.01}

@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ._benchmark_report import Quality, baseline_of
-from .errors import InputError
-from .evaluation.sts import sts_suite
+from ..errors import InputError
+from ..evaluation.sts import sts_suite
+from .report import Quality, baseline_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from ._benchmark_arms import Arm
-    from ._benchmark_process import Worker
-    from .datasets.sts import STSTask
+    from ..datasets.sts import STSTask
+    from .arms import Arm
+    from .process import Worker
 
 
 def measure_quality(

@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from .errors import InputError
-from .provenance import model_fingerprint
-from .runtime.manifest import is_export, read_manifest
+from ..errors import InputError
+from ..provenance import model_fingerprint
+from ..runtime.manifest import is_export, read_manifest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
     from sentence_transformers import SentenceTransformer
 
-    from .runtime.manifest import Manifest
+    from ..runtime.manifest import Manifest
 
 KINDS = ("torch", "torch-bf16", "st", "edge")
 """Ways to run a model: in torch, in fp32 or bf16; exported, as a SentenceTransformer or without torch."""
@@ -163,7 +163,7 @@ def _model_arms(
     scratch: Path,
     progress: Callable[[str], Any],
 ) -> Iterator[Arm]:
-    from ._benchmark_models import open_model
+    from .models import open_model
 
     model, folder, is_random = open_model(name, scratch / "model")
     known: dict[str, Any] = {
@@ -183,7 +183,7 @@ def _model_arms(
 
 
 def _export(model: SentenceTransformer, label: str, export: str, folder: Path) -> Path:
-    from .export import export_model
+    from ..export import export_model
 
     kind, precision, *static = export.split("-")
     activations = "static" if static else "dynamic"
