@@ -155,6 +155,7 @@ def test_a_plot_takes_scores_or_else_cosines_and_says_where_there_are_none(
         plot_benchmark(replace(report, arms=tuple(nothing)), tmp_path / "nothing.png")
 
 
+@pytest.mark.slow
 def test_exports_are_compared_with_the_torch_model_of_the_same_weights(
     model_folder: Path, text: Path, tmp_path: Path
 ) -> None:

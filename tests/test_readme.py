@@ -42,6 +42,15 @@ def test_the_parts_in_a_stock_trainer(tiny_distilbert, tmp_path, monkeypatch):
     assert np.isfinite(names["trainer"].train().training_loss)
 
 
+def test_an_export_without_torch(exported, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "light").symlink_to(exported)
+    names: dict = {}
+    exec(block("EdgeEncoder"), names)
+    assert names["embeddings"].shape == (2, 32)
+    np.testing.assert_allclose(load_model("light").encode("It is sunny."), names["embeddings"][0], atol=1e-2)
+
+
 @pytest.mark.slow
 def test_mteb_agrees_with_our_own_evaluation(tiny_encoder, data_dir, tmp_path, monkeypatch):
     pytest.importorskip("mteb")

@@ -7,7 +7,12 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from distilface_st import InputError
-from distilface_st.graphs.onnx_precision import quantize_rows, quantize_tables, store_as_half
+from distilface_st.graphs.onnx_precision import (
+    quantize_dynamic,
+    quantize_rows,
+    quantize_tables,
+    store_as_half,
+)
 
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -61,6 +66,17 @@ def test_tables_are_looked_up_in_int8_with_a_scale_a_row():
     expected = run(lookup_and_product(TABLE))
     scale = np.abs(expected).max(axis=-1, keepdims=True)
     assert (np.abs(run(model) - expected) < 0.02 * scale).all()  # also in rows 100,000 times smaller than others
+
+
+def test_dynamic_quantization_keeps_named_layers_in_float_and_can_leave_a_bit_out():
+    def weight(keep_in_float: list[str], reduce_range: bool) -> np.ndarray:
+        model = quantize_dynamic(lookup_and_product(TABLE), keep_in_float, reduce_range)
+        found = [i for i in model.graph.initializer if i.name.startswith("weight") and list(i.dims) == [32, 64]]
+        return onnx.numpy_helper.to_array(found[0])
+
+    assert np.abs(weight([], False).astype(int)).max() == 127
+    assert np.abs(weight([], True).astype(int)).max() <= 64
+    assert weight(["0.linear"], False).dtype == np.float32
 
 
 def test_half_precision_halves_large_constants_and_keeps_the_result():

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from sentence_transformers import SentenceTransformer
+from sentence_transformers.util import semantic_search
 
 from distilface_st import InputError, OnnxEncoder, load_model, save_model, sts_suite
 from tests.test_export import scored_pairs
@@ -63,9 +64,11 @@ def test_embeddings_can_be_quantized(opened, precision):
 
 
 def test_queries_similarity_and_evaluation_work(tiny_model, opened):
-    found = opened.encode_query(SENTENCES[:3])
-    np.testing.assert_allclose(found, tiny_model.encode_query(SENTENCES[:3]), atol=1e-4)
+    queries = opened.encode_query(SENTENCES[:3])
+    np.testing.assert_allclose(queries, tiny_model.encode_query(SENTENCES[:3]), atol=1e-4)
+    found = opened.encode(SENTENCES[:3])
     assert opened.similarity(found, found).diagonal().numpy() == pytest.approx(1, abs=1e-5)
+    assert [hits[0]["corpus_id"] for hits in semantic_search(found, opened.encode(SENTENCES[:3]), top_k=1)] == [0, 1, 2]
     ours, theirs = (sts_suite(model, tasks=[scored_pairs()])["scores"] for model in (opened, tiny_model))
     assert ours == pytest.approx(theirs, abs=0.1)
 
@@ -137,6 +140,20 @@ def test_an_export_in_a_subfolder_cannot_be_reached_from_outside(exported, tmp_p
     (folder / "modules.json").write_text(json.dumps(entries))
     with pytest.raises(InputError, match="leads out of the model's folder"):
         load_model(folder)
+
+
+def test_a_name_on_the_hub_is_downloaded_first(exported, opened, monkeypatch):
+    asked = {}
+
+    def snapshot_download(name, **kwargs):
+        asked.update(kwargs, name=name)
+        return str(exported)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
+    encoder = OnnxEncoder.load("owner/name", revision="v1", runtime="onnxruntime")
+    assert (asked["name"], asked["revision"]) == ("owner/name", "v1")
+    features = encoder(encoder.preprocess(["a cat"]))
+    np.testing.assert_allclose(features["sentence_embedding"][0], opened.encode("a cat"), atol=1e-6)
 
 
 def test_it_composes_by_hand(exported, opened):
