@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import json
 import os
-import re
 import tempfile
 from importlib import import_module
 from pathlib import Path
@@ -20,6 +19,7 @@ from torch import nn
 from .card import write_card
 from .errors import InputError
 from .files import atomic_folder
+from .module_list import OUR_MODULES, STOCK_MODULES, local_or_hub, read_module_list
 from .modules import MultiLayerPooling, OnnxEncoder
 from .trimming import trim_encoder
 
@@ -31,10 +31,7 @@ if TYPE_CHECKING:
 DEFAULT_ENCODER = "distilbert-base-uncased"
 """The paper's encoder, on the Hub."""
 
-_STOCK_MODULES = "sentence_transformers."
-_OUR_MODULES = "distilface_st.modules."
 _EXPORTED = "distilface_st.modules.onnx_encoder.OnnxEncoder"
-_HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 
 def build_model(
@@ -118,13 +115,13 @@ def load_model(
             a runtime for a model that is not exported.
         MissingExtraError: The runtime is not installed.
     """
-    name = _local_or_hub(path)
-    module_list = _read_module_list(name)
+    name = local_or_hub(path)
+    module_list = read_module_list(name)
     if module_list and module_list[0]["type"] == _EXPORTED:
         return _open_export(name, module_list, runtime=runtime, threads=threads, providers=providers)
     if runtime or threads or providers:
         raise InputError(f"{name} is not an exported model, so it has no runtime to choose: `distilface export` it.")
-    if all(entry["type"].startswith(_STOCK_MODULES) for entry in module_list):
+    if all(entry["type"].startswith(STOCK_MODULES) for entry in module_list):
         model = SentenceTransformer(name, device=device, model_kwargs={"use_safetensors": True})
     else:
         model = _load_with_our_modules(name, module_list, device)
@@ -205,7 +202,7 @@ def push_to_hub(
 def _open(encoder: str | os.PathLike[str] | SentenceTransformer) -> SentenceTransformer:
     if isinstance(encoder, SentenceTransformer):
         return _compose(encoder, copy.deepcopy(list(encoder)), str(encoder.device))
-    name = _local_or_hub(encoder)
+    name = local_or_hub(encoder)
     if load_file_path(name, "modules.json") is not None:
         model = load_model(name, device="cpu")
     else:
@@ -222,52 +219,6 @@ def _open_transformer(name: str) -> Transformer:
         return cast("Transformer", Transformer(name, model_kwargs={"use_safetensors": True}))
     except (OSError, ValueError) as error:
         raise InputError(f"Cannot open {name} as a transformer encoder: {error}") from error
-
-
-def _local_or_hub(path: str | os.PathLike[str]) -> str:
-    name = os.fspath(path)
-    if os.path.isdir(name):
-        return name
-    if os.path.exists(name):
-        raise InputError(f"{name} is a file; a model is a folder or a Hub name.")
-    if not _HUB_ID.fullmatch(name) or name.startswith("."):
-        raise InputError(f"{name}: no such folder.")
-    return name
-
-
-def _read_module_list(name: str) -> list[dict[str, Any]]:
-    """The entries of modules.json, each checked: its class, its path and its kind of weights."""
-    try:
-        file = load_file_path(name, "modules.json")
-    except Exception as error:
-        raise InputError(f"Cannot read {name}: no such folder, and the Hub says: {error}") from error
-    if file is None:
-        if not os.path.isdir(name):
-            raise InputError(f"{name}: no such folder, and no sentence-transformers model of that name could be had.")
-        raise InputError(
-            f"{name} is not a sentence-transformers model (it has no modules.json); "
-            "build_model composes one from a plain encoder."
-        )
-    try:
-        entries = json.loads(Path(file).read_text(encoding="utf-8"))
-        for entry in entries:
-            _check_module(name, entry["type"], entry["path"])
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
-        raise InputError(f"{name}: modules.json is damaged: {error!r}") from error
-    return cast("list[dict[str, Any]]", entries)
-
-
-def _check_module(name: str, type_name: str, subfolder: str) -> None:
-    if not type_name.startswith((_STOCK_MODULES, _OUR_MODULES)):
-        raise InputError(
-            f"{name} names the module {type_name}, which is neither sentence-transformers' nor this package's; "
-            "code from model folders is never run."
-        )
-    if os.path.isabs(subfolder) or ".." in Path(subfolder).parts:
-        raise InputError(f"{name}: the module path {subfolder!r} leads out of the model's folder.")
-    folder = Path(name, subfolder)
-    if folder.is_dir() and any(folder.glob("pytorch_model*.bin")) and not any(folder.glob("*.safetensors")):
-        raise InputError(f"{folder} holds pickled weights only (pytorch_model.bin); convert them to safetensors first.")
 
 
 def _open_export(name: str, entries: list[dict[str, Any]], **engine: Any) -> SentenceTransformer:
@@ -332,4 +283,4 @@ def _stock_twin(pooling: MultiLayerPooling) -> list[nn.Module]:
 
 
 def _names_our_modules(folder: Path) -> bool:
-    return _OUR_MODULES in (folder / "modules.json").read_text(encoding="utf-8")
+    return OUR_MODULES in (folder / "modules.json").read_text(encoding="utf-8")

@@ -149,10 +149,20 @@ def _cost(report: BenchmarkReport) -> Table:
         memory = "" if arm.peak_memory_bytes is None else f"{arm.peak_memory_bytes / 1e6:,.0f}"
         total = single.median * single.sentences / 1000
         sizes = [f"{arm.parameters / 1e6:.1f}", f"{arm.bytes_on_disk / 1e6:.1f}", memory]
-        return [*sizes, *_spread(load), *_spread(cold), _short(total), *_spread(single), _times(single)]
+        starts = [_short(load.median), _short(cold.median)]
+        return [*sizes, *starts, _short(total), *_spread(single), _times(single)]
 
-    headings = ["params M", "disk MB", "peak MB", "load s", "min-max", "cold start s", "min-max"]
-    headings += ["total s", "ms/sentence", "min-max", "x torch"]
+    headings = [
+        "params M",
+        "disk MB",
+        "peak MB",
+        "load s",
+        "cold start s",
+        "total s",
+        "ms/sentence",
+        "min-max",
+        "x torch",
+    ]
     title = f"Cost, and one sentence at a time ({report.texts['one_by_one']['source']})"
     return _table(report, title, headings, cells)
 

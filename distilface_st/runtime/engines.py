@@ -170,8 +170,9 @@ def open_engine(
 def default_runtime(manifest: Manifest) -> str:
     """The runtime for a folder on this machine, without timing.
 
-    Of two graphs it is OpenVINO's on x86, where it was faster in every precision measured (results/efficiency), and
-    onnxruntime's elsewhere; of these, one that is installed.
+    Of two graphs it is OpenVINO's on x86, where it was faster in batches in every precision measured, and onnxruntime's
+    elsewhere; of these, one that is installed. For single sentences in dynamic int8, onnxruntime was faster
+    (results/efficiency): ``runtime="auto"`` weighs both.
     """
     installed = [name for name in manifest.graphs if find_spec(name) is not None]
     on_x86 = platform.machine().lower() in ("x86_64", "amd64")
