@@ -1,6 +1,6 @@
 """Where the time goes: OpenVINO's own clock of each kind of node, the tokenizer, and what Python adds.
 
-    python results/efficiency/profile.py EXPORT TEXT [--sentences 512]
+    python results/efficiency/where_time_goes.py EXPORT TEXT [--sentences 512]
 
 EXPORT is a folder with an OpenVINO graph; TEXT holds a sentence a line. Prints a Markdown table.
 """
