@@ -80,8 +80,6 @@ class EdgeEncoder:
 
     @max_seq_length.setter
     def max_seq_length(self, value: int) -> None:
-        if not 1 <= value <= self.manifest.max_seq_length:
-            raise InputError(f"max_seq_length is {value}: this model takes 1 to {self.manifest.max_seq_length} tokens.")
         self._tokenizer.max_seq_length = value
 
     def encode(

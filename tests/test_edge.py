@@ -228,6 +228,10 @@ def test_damaged_manifests_are_refused(copied, tiny_encoder, tmp_path):
     refused({**manifest, "graphs": {"onnxruntime": {"files": {"../model.onnx": {}}}}}, "is damaged")
     refused({**manifest, "graphs": {"tensorrt": {"files": {}}}}, "is damaged")
     refused({**manifest, "unknown": 1}, "is damaged")
+    refused({**manifest, "max_seq_length": "64"}, "is damaged")
+    refused({**manifest, "max_seq_length": 0}, "is damaged")
+    refused({**manifest, "padding_side": "top"}, "is damaged")
+    refused({**manifest, "graphs": {"onnxruntime": {"files": {"model.onnx": {"bytes": 3}}}}}, "is damaged")
     with pytest.raises(InputError, match="is not an exported model"):
         EdgeEncoder(tiny_encoder)
     with pytest.raises(InputError, match="no such folder"):

@@ -115,12 +115,24 @@ def read_manifest(folder: str | os.PathLike[str]) -> Manifest:
     try:
         graphs = {name: Graph(**graph) for name, graph in content.pop("graphs").items()}
         manifest = Manifest(graphs=graphs, **content)
-        sound = graphs and all(tuple(graph.files) == GRAPH_FILES[name] for name, graph in graphs.items())
+        sound = _is_sound(manifest)
     except (KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{path} is damaged: {error!r}") from error
     if not sound:
-        raise InputError(f"{path} is damaged: it names no graph, or files that are not a graph's.")
+        raise InputError(f"{path} is damaged: it names no graph, files that are not a graph's, or impossible sizes.")
     return manifest
+
+
+def _is_sound(manifest: Manifest) -> bool:
+    numbers = (manifest.dimension, manifest.max_seq_length, manifest.pad_token_id)
+    return (
+        bool(manifest.graphs)
+        and all(tuple(graph.files) == GRAPH_FILES[name] for name, graph in manifest.graphs.items())
+        and all({"bytes", "sha256"} <= set(e) for graph in manifest.graphs.values() for e in graph.files.values())
+        and all(isinstance(number, int) and number >= 0 for number in numbers)
+        and manifest.max_seq_length > 0
+        and manifest.padding_side in ("left", "right")
+    )
 
 
 def check_files(folder: str | os.PathLike[str], graph: Graph) -> None:

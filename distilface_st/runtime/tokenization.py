@@ -42,15 +42,22 @@ class SentenceTokenizer:
         self.tokenizer.no_padding()
         self._pad = manifest.pad_token_id
         self._left = manifest.padding_side == "left"
-        self.max_seq_length = manifest.max_seq_length
+        self._limit = manifest.max_seq_length
+        self.max_seq_length = self._limit
 
     @property
     def max_seq_length(self) -> int:
-        """Longest input in tokens, special ones included."""
+        """Longest input in tokens, special ones included; text is cut there. It can be set lower than the model's.
+
+        Raises:
+            InputError: A length that the model does not take.
+        """
         return self._max_seq_length
 
     @max_seq_length.setter
     def max_seq_length(self, value: int) -> None:
+        if not 1 <= value <= self._limit:
+            raise InputError(f"max_seq_length is {value}: this model takes 1 to {self._limit} tokens.")
         self._max_seq_length = value
         self.tokenizer.enable_truncation(value)
 
