@@ -243,6 +243,9 @@ def test_other_architectures_are_exported(tiny_encoder, tmp_path, kind):
     model = build_model(tmp_path / "encoder", layers="last", device="cpu")
     export_model(model, tmp_path / "export", formats=["onnx", "openvino"])
     assert_same(model, tmp_path / "export")
+    if kind == "Albert":  # whose layers share their weights
+        export_model(model, tmp_path / "int8", precision="int8")
+        assert cosines(embeddings(tmp_path / "int8", "onnxruntime"), model.encode(SENTENCES)).min() > 0.97
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -37,10 +38,14 @@ def smooth(model: onnx.ModelProto, batches: Sequence[dict[str, np.ndarray]]) -> 
     smoothed = onnx.ModelProto()
     smoothed.CopyFrom(model)
     constants = {initializer.name: initializer for initializer in smoothed.graph.initializer}
+    uses = Counter(name for node in smoothed.graph.node for name in node.input)
     groups: dict[str, list[onnx.NodeProto]] = {}
     for node in smoothed.graph.node:
-        if node.op_type == LINEAR[0] and node.input[1] in constants and node.name.startswith("0."):
+        is_linear = node.op_type == LINEAR[0] and node.input[1] in constants and node.name.startswith("0.")
+        if is_linear and uses[node.input[1]] == 1:  # layers that share their weights have inputs of their own
             groups.setdefault(node.input[0], []).append(node)
+    if not groups:
+        return smoothed
     step = max(1, len(batches) // _BATCHES)
     for name, activations in _activations(model, list(groups), batches[::step][:_BATCHES]):
         weights = [numpy_helper.to_array(constants[node.input[1]]) for node in groups[name]]

@@ -31,6 +31,7 @@ def options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return ["--text", str(text), "--arms", "torch", "--repeats", "1", "--starts", "1", "--passages", "1"]
 
 
+@pytest.mark.slow
 def test_a_benchmark_lands_in_tables_json_csv_and_plot(
     invoke: Callable[..., Result], model_folder: Path, options: list[str], tmp_path: Path
 ) -> None:
