@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from sentence_transformers import SentenceTransformer
 
+from .datasets.python_docs import python_sentences
 from .errors import InputError
 from .export_card import write_export_card
 from .files import atomic_folder
 from .graphs.formats import FORMATS
 from .graphs.sensitivity import most_sensitive_first
 from .graphs.sentence_graph import SentenceGraph
+from .model import compose, load_model
 from .modules import OnnxEncoder
 from .provenance import command, model_fingerprint, versions
 from .runtime.cpu import saturates_int8
@@ -93,8 +95,6 @@ def export_model(
     formats = [formats] if isinstance(formats, str) else list(formats)
     _check_options(formats, precision, activations, calibration, scored_pairs, max_loss)
     if not isinstance(model, SentenceTransformer):
-        from .model import load_model
-
         name = name or str(model)
         model = load_model(model, device="cpu")
     progress("reading the model")
@@ -113,7 +113,11 @@ def export_model(
     )
     with atomic_folder(output) as folder:
         _save_tokenizer(model, folder, manifest)
-        batches = _batches(folder, manifest, calibration or _python_sentences()) if precision == "int8" else []
+        batches = (
+            _batches(folder, manifest, calibration or python_sentences(_CALIBRATION_SENTENCES))
+            if precision == "int8"
+            else []
+        )
         before = _score(model, scored_pairs) if scored_pairs else None
         for kind in formats:
             progress(f"{kind}: converting")
@@ -255,14 +259,7 @@ def _save_settings(model: SentenceTransformer, folder: Path, manifest: Manifest)
 
 
 def _reopened(model: SentenceTransformer, folder: Path, runtime: str | None = None) -> SentenceTransformer:
-    return SentenceTransformer(
-        modules=[OnnxEncoder(folder, runtime)],
-        device="cpu",
-        prompts=dict(model.prompts),  # type: ignore[arg-type]
-        default_prompt_name=model.default_prompt_name,
-        similarity_fn_name=model.similarity_fn_name,
-        truncate_dim=model.truncate_dim,
-    )
+    return compose(model, [OnnxEncoder(folder, runtime)], "cpu")
 
 
 def _score(model: SentenceTransformer, task: STSTask) -> float:
@@ -278,11 +275,3 @@ def _batches(folder: Path, manifest: Manifest, sentences: Sequence[str]) -> list
     rows = tokenizer.ids(list(sentences)[:_CALIBRATION_SENTENCES])
     parts = [rows[start : start + _CALIBRATION_BATCH] for start in range(0, len(rows), _CALIBRATION_BATCH)]
     return [batch_feeds(*tokenizer.pad(part), manifest, 0) for part in parts]
-
-
-def _python_sentences() -> list[str]:
-    """Sentences that every machine has: an even sample of what Python's modules say of themselves."""
-    from .datasets.python_docs import gather_python_docs
-
-    sentences = [entry.summary for entry in gather_python_docs(()).entries]
-    return sentences[:: max(1, len(sentences) // _CALIBRATION_SENTENCES)]

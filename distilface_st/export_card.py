@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from .runtime.engines import EXTRAS
+
 if TYPE_CHECKING:
     from pathlib import Path
 
     from .runtime.manifest import Graph, Manifest
-
-_EXTRAS = {"onnxruntime": "onnx", "openvino": "openvino"}
 
 
 def write_export_card(folder: Path, manifest: Manifest) -> None:
@@ -42,7 +42,7 @@ def export_card(folder: Path, manifest: Manifest) -> str:
 
 
 def _head(manifest: Manifest) -> str:
-    extras = ",".join(_EXTRAS[runtime] for runtime in manifest.graphs)
+    extras = ",".join(EXTRAS[runtime] for runtime in manifest.graphs)
     return f"""\
 # {manifest.model["name"]}, {_precision(manifest)}
 

@@ -84,7 +84,7 @@ def build_model(
         raise InputError(str(error)) from error
     if trim:
         pooling = trim_encoder(transformer, pooling)
-    return _compose(source, [transformer, pooling, *([Normalize()] if normalize else [])], device)
+    return compose(source, [transformer, pooling, *([Normalize()] if normalize else [])], device)
 
 
 def load_model(
@@ -148,7 +148,7 @@ def portable_model(model: SentenceTransformer) -> SentenceTransformer:
     if pooling.layer_reduction != "mean" and len(pooling.layer_indices) > 1:
         return model
     modules = [*list(model)[:position], *_stock_twin(pooling), *list(model)[position + 1 :]]
-    return _compose(model, modules, str(model.device))
+    return compose(model, modules, str(model.device))
 
 
 def save_model(
@@ -201,7 +201,7 @@ def push_to_hub(
 
 def _open(encoder: str | os.PathLike[str] | SentenceTransformer) -> SentenceTransformer:
     if isinstance(encoder, SentenceTransformer):
-        return _compose(encoder, copy.deepcopy(list(encoder)), str(encoder.device))
+        return compose(encoder, copy.deepcopy(list(encoder)), str(encoder.device))
     name = local_or_hub(encoder)
     if load_file_path(name, "modules.json") is not None:
         model = load_model(name, device="cpu")
@@ -254,7 +254,8 @@ def _load_with_our_modules(
     )
 
 
-def _compose(source: SentenceTransformer, modules: list[nn.Module], device: str | None) -> SentenceTransformer:
+def compose(source: SentenceTransformer, modules: list[nn.Module], device: str | None) -> SentenceTransformer:
+    """A model of other modules with the prompts and settings of ``source``."""
     model = SentenceTransformer(
         modules=modules,
         device=device,

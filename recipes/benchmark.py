@@ -77,7 +77,7 @@ def benchmark(
     """
     from ..benchmark import KINDS, benchmark_models
     from ..benchmarking.plot import plot_benchmark
-    from ..poolings_plot import check_plot_file
+    from ..plot_files import check_plot_file
     from ._progress import quiet_libraries
 
     quiet_libraries()

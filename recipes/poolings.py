@@ -37,8 +37,9 @@ def poolings(
     ] = None,
 ) -> None:
     """Score every layer selection, layer reduction and token pooling of an encoder from one encoding pass."""
+    from ..plot_files import check_plot_file
     from ..poolings import score_poolings
-    from ..poolings_plot import check_plot_file, plot_poolings
+    from ..poolings_plot import plot_poolings
     from ._progress import quiet_libraries
 
     quiet_libraries()

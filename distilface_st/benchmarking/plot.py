@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
 from ..files import atomic_file
-from ..poolings_plot import check_plot_file
+from ..plot_files import check_plot_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

@@ -90,9 +90,9 @@ def _by_name(texts: list[BenchmarkText]) -> dict[str, BenchmarkText]:
 
 def _lines(text: str | os.PathLike[str] | None, count: int) -> tuple[list[str], str]:
     if text is None:
-        from ..datasets.python_docs import gather_python_docs
+        from ..datasets.python_docs import python_sentences
 
-        return _even_sample([entry.summary for entry in gather_python_docs(()).entries], count), "Python's docstrings"
+        return python_sentences(count), "Python's docstrings"
     from ..datasets.sentences import load_sentences
 
     data = load_sentences(text, limit=count)

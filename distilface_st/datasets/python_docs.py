@@ -120,6 +120,16 @@ def gather_python_docs(packages: Sequence[str] = PACKAGES, *, held_out: Sequence
     )
 
 
+def python_sentences(count: int) -> list[str]:
+    """Sentences that every machine has: an even sample of what the standard library's modules say of themselves.
+
+    Args:
+        count: The most sentences.
+    """
+    sentences = [entry.summary for entry in gather_python_docs(()).entries]
+    return sentences[:: max(1, len(sentences) // count)][:count]
+
+
 @contextmanager
 def _no_garbage_collection() -> Iterator[None]:
     """Syntax trees hold no cycles, and looking for some takes as long as parsing."""

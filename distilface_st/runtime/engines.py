@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 RUNTIMES = ("onnxruntime", "openvino")
 """The engines, by the name of the package that each is."""
 
-_EXTRAS = {"onnxruntime": "onnx", "openvino": "openvino"}
+EXTRAS = {"onnxruntime": "onnx", "openvino": "openvino"}
+"""The extra of this package that brings each."""
+
 _CALIBRATION_ROUNDS = 3
 
 
@@ -195,7 +197,7 @@ def _open(
     if threads is not None and threads < 1:
         raise InputError(f"threads is {threads}: it must be at least 1.")
     if find_spec(runtime) is None:
-        raise MissingExtraError(f"Running {folder}", _EXTRAS[runtime])
+        raise MissingExtraError(f"Running {folder}", EXTRAS[runtime])
     graph = manifest.graphs[runtime]
     check_files(folder, graph)
     return ENGINES[runtime](

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
-from ..files import write_json
+from ..files import sha256, write_json
 
 if TYPE_CHECKING:
     import os
@@ -83,7 +82,7 @@ class Manifest:
 def describe_files(folder: str | os.PathLike[str], runtime: str) -> dict[str, dict[str, Any]]:
     """Size and checksum of the files of a runtime's graph, as :class:`Graph` holds them."""
     return {
-        name: {"bytes": Path(folder, name).stat().st_size, "sha256": _sha256(Path(folder, name))}
+        name: {"bytes": Path(folder, name).stat().st_size, "sha256": sha256(Path(folder, name))}
         for name in GRAPH_FILES[runtime]
     }
 
@@ -148,13 +147,5 @@ def check_files(folder: str | os.PathLike[str], graph: Graph) -> None:
         size = path.stat().st_size
         if size != expected["bytes"]:
             raise InputError(f"{path} is damaged: {size:,} bytes instead of {expected['bytes']:,}; export it again.")
-        if _sha256(path) != expected["sha256"]:
+        if sha256(path) != expected["sha256"]:
             raise InputError(f"{path} is damaged: its SHA-256 is not the one in {MANIFEST}; export the model again.")
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
