@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from transformers import TrainerControl, TrainerState, TrainingArguments
 
     from .history import History
-    from .losses import SimCSELoss
+    from .losses import DistillationLoss, SimCSELoss
 
 _NOT_SCORES = ("eval_runtime", "eval_samples_per_second", "eval_steps_per_second", "eval_loss")
 
@@ -33,7 +33,7 @@ class HistoryCallback(TrainerCallback):
         sentences_a_step: Rows of data in one optimizer step, over all devices.
     """
 
-    def __init__(self, history: History, loss: SimCSELoss, sentences_a_step: int) -> None:
+    def __init__(self, history: History, loss: SimCSELoss | DistillationLoss, sentences_a_step: int) -> None:
         self._history = history
         self._loss = loss
         self._sentences_a_step = sentences_a_step

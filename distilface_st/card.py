@@ -102,12 +102,14 @@ def _pooling(model: SentenceTransformer) -> str:
 
 def _training(run: dict[str, Any]) -> str:
     data, loss = run["data"], run["loss"]
+    views, teachers = run["config"].get("views"), run.get("teachers", [])
     settings = {key: value for key, value in run["config"].items() if value is not None and key != "encoder"}
     return "\n\n".join(
         [
             "## Training",
-            f"- Data: {data['source']}, {data['rows']:,} rows, views: {run['config']['views']} "
+            f"- Data: {data['source']}, {data['rows']:,} rows{f', views: {views}' if views else ''} "
             f"(fingerprint {data['fingerprint']})",
+            *(f"- Teacher: {teacher['name']} (fingerprint {teacher['fingerprint']})" for teacher in teachers),
             f"- Loss: {loss['name']}, " + ", ".join(f"{key} {value}" for key, value in loss["settings"].items()),
             f"- Steps: {run['steps']:,}; kept: {run['kept']}",
             _table(("Hyperparameter", "Value"), settings.items()),

@@ -13,7 +13,15 @@ from .files import atomic_file
 if TYPE_CHECKING:
     from pathlib import Path
 
-FIELDS = ("step", "loss", "positive_similarity", "negative_similarity", "learning_rate", "sentences_per_second")
+FIELDS = (
+    "step",
+    "loss",
+    "positive_similarity",
+    "negative_similarity",
+    "teacher_similarity",
+    "learning_rate",
+    "sentences_per_second",
+)
 """First columns of ``history.csv``; one column for each score follows."""
 
 _SECONDS_BETWEEN_WRITES = 2.0
@@ -22,9 +30,10 @@ _SECONDS_BETWEEN_WRITES = 2.0
 class History:
     """Rows of ``history.csv``, one a step.
 
-    Columns: ``step``; ``loss``; ``positive_similarity`` and ``negative_similarity`` (mean
-    cosine of positives, and of in-batch negatives); ``learning_rate``; ``sentences_per_second`` (of training alone);
-    then one for each score, Spearman x 100 where it is one. Step 0 is the model before training.
+    Columns: ``step``; ``loss``; ``positive_similarity`` and ``negative_similarity`` (mean cosine of positives, and of
+    in-batch negatives) or, in distillation, ``teacher_similarity`` (mean cosine to the teachers); ``learning_rate``;
+    ``sentences_per_second`` (of training alone); then one for each score, Spearman x 100 where it is one. Step 0 is the
+    model before training.
 
     Args:
         path: The CSV file. An existing one is read.

@@ -17,17 +17,16 @@ if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
     from .datasets.text_data import TextData
-    from .training_config import TrainingConfig
 
 
 def begin_run(
-    model: SentenceTransformer, data: TextData, config: TrainingConfig, output: Path, resume: bool
+    model: SentenceTransformer, data: TextData, config: dict[str, Any], seed: int, output: Path, resume: bool
 ) -> dict[str, Any]:
     """The run's record: written when it begins, read and compared when it goes on, by the first process alone."""
     run = {
-        **provenance(seed=config.seed),
+        **provenance(seed=seed),
         "status": "running",
-        "config": config.to_dict(),
+        "config": config,
         "data": {
             "source": data.source,
             "rows": len(data.dataset),

@@ -16,6 +16,29 @@ Views = Literal["dropout", "neighbours", "pairs"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
 
+def check_run_settings(config: Any) -> None:
+    """Check the settings that every kind of run has.
+
+    Args:
+        config: A :class:`TrainingConfig` or :class:`distilface_st.distillation.config.DistillationConfig`.
+
+    Raises:
+        InputError: A value that no run could use.
+    """
+    at_least = {"steps": 1, "batch_size": 2, "warmup_steps": 0, "max_length": 3}
+    at_least |= {"evaluate_every": 1, "patience": 1, "seed": 0, "weight_decay": 0, "max_grad_norm": 0}
+    for name, least in at_least.items():
+        value = getattr(config, name)
+        if value is not None and not value >= least:
+            raise InputError(f"{name} is {value}: it must be at least {least}.")
+    if not config.learning_rate > 0:
+        raise InputError(f"learning_rate is {config.learning_rate}: it must be above 0.")
+    if config.dropout is not None and not 0 <= config.dropout < 1:
+        raise InputError(f"dropout is {config.dropout}: it must be at least 0 and below 1.")
+    if config.precision not in ("auto", "fp32", "bf16", "fp16"):
+        raise InputError(f"precision is {config.precision!r}: allowed are auto, fp32, bf16, fp16.")
+
+
 @dataclass(frozen=True)
 class TrainingConfig:
     """Everything that decides a training run but the data. "The paper" is Lim, Ng, Lim (2022), see the README.
@@ -82,23 +105,15 @@ class TrainingConfig:
     seed: int = 42
 
     def __post_init__(self) -> None:
-        at_least = {"steps": 1, "batch_size": 2, "mini_batch_size": 1, "warmup_steps": 0, "max_length": 3}
-        at_least |= {"evaluate_every": 1, "patience": 1, "seed": 0, "weight_decay": 0, "max_grad_norm": 0}
-        for name, least in at_least.items():
-            value = getattr(self, name)
-            if value is not None and not value >= least:
-                raise InputError(f"{name} is {value}: it must be at least {least}.")
-        for name in ("temperature", "learning_rate"):
-            if not getattr(self, name) > 0:
-                raise InputError(f"{name} is {getattr(self, name)}: it must be above 0.")
-        if self.dropout is not None and not 0 <= self.dropout < 1:
-            raise InputError(f"dropout is {self.dropout}: it must be at least 0 and below 1.")
+        check_run_settings(self)
+        if self.mini_batch_size is not None and self.mini_batch_size < 1:
+            raise InputError(f"mini_batch_size is {self.mini_batch_size}: it must be at least 1.")
+        if not self.temperature > 0:
+            raise InputError(f"temperature is {self.temperature}: it must be above 0.")
         if self.views == "dropout" and self.dropout == 0:
             raise InputError("views are dropout, but dropout is 0: both views of a sentence would be the same.")
-        choices = {"views": ("dropout", "neighbours", "pairs"), "precision": ("auto", "fp32", "bf16", "fp16")}
-        for name, allowed in choices.items():
-            if getattr(self, name) not in allowed:
-                raise InputError(f"{name} is {getattr(self, name)!r}: allowed are {', '.join(allowed)}.")
+        if self.views not in ("dropout", "neighbours", "pairs"):
+            raise InputError(f"views is {self.views!r}: allowed are dropout, neighbours, pairs.")
 
     @classmethod
     def preset(cls, name: str, **changes: Any) -> TrainingConfig:

@@ -8,13 +8,22 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import InputError
-from ._common import Device, JsonFile, StsDir, console, encoder_path, parse_layers, parse_modes, write_result
+from ._common import (
+    MODEL_HELP,
+    Device,
+    JsonFile,
+    StsDir,
+    console,
+    encoder_path,
+    parse_layers,
+    parse_modes,
+    write_result,
+)
+from ._training import EvalFile, Resume, show_training, training_evaluator
 
 if TYPE_CHECKING:
-    from sentence_transformers.base.evaluation import BaseEvaluator
-
     from ..datasets.text_data import TextData
-    from ..training import TrainingConfig, TrainingResult
+    from ..training import TrainingConfig
 
 _MODEL, _DATA, _RUN = "Model", "Data", "Run"
 
@@ -30,9 +39,7 @@ def train(
     output: Annotated[Path, typer.Option(help="Folder of the run: model, history, run.json.")],
     base: Annotated[
         str | None,
-        typer.Option(
-            help="Encoder to start from: a Hub name, a folder, or 'bundled' (extra offline).", rich_help_panel=_MODEL
-        ),
+        typer.Option(help=f"Encoder to start from. {MODEL_HELP}", rich_help_panel=_MODEL),
     ] = None,
     preset: Annotated[str, typer.Option(help="Settings to start from: paper-default or paper-best.")] = "paper-default",
     layers: Annotated[
@@ -100,13 +107,8 @@ def train(
             rich_help_panel=_RUN,
         ),
     ] = False,
-    eval_file: Annotated[
-        Path | None,
-        typer.Option(help="Your own scored pairs (.tsv, .csv, .jsonl) choose the checkpoint.", rich_help_panel=_RUN),
-    ] = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with the run in --output.", rich_help_panel=_RUN)
-    ] = False,
+    eval_file: EvalFile = None,
+    resume: Resume = False,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of everything random.", rich_help_panel=_RUN)] = None,
     device: Device = None,
     json_file: JsonFile = None,
@@ -147,7 +149,7 @@ def train(
         "seed": seed,
     }
     config = TrainingConfig.preset(preset, **{name: value for name, value in given.items() if value is not None})
-    data, evaluator = _evaluator(_data(source, config, column, limit), config, sts_dir, all_sets, eval_file)
+    data, evaluator = training_evaluator(_data(source, config, column, limit), sts_dir, all_sets, eval_file)
     out = console()
     out.print(
         f"{data.source}: {len(data.dataset):,} rows for training "
@@ -162,7 +164,7 @@ def train(
     except TrainingInterrupted as stopped:
         out.print(str(stopped))
         raise typer.Exit(130) from None
-    _show(result)
+    show_training(result)
     write_result(result.run, json_file)
 
 
@@ -179,50 +181,3 @@ def _data(source: str, config: TrainingConfig, column: list[str] | None, limit: 
         raise InputError(f"--views {config.views} takes --column once, not {len(columns)} times.")
     load = load_neighbours if config.views == "neighbours" else load_sentences
     return load(source, column=columns[0] if columns else None, limit=limit)
-
-
-def _evaluator(
-    data: TextData, config: TrainingConfig, sts_dir: Path | None, all_sets: bool, eval_file: Path | None
-) -> tuple[TextData, BaseEvaluator]:
-    """The evaluator that the options name, and the text that is left for training."""
-    from ..datasets.sts import AVERAGE6, load_scored_pairs, load_sts
-    from ..evaluation.alignment_uniformity import AlignmentUniformityEvaluator
-    from ..evaluation.sts import STSEvaluator
-    from ..training import hold_out
-
-    if sts_dir and eval_file:
-        raise InputError("Give --sts-dir or --eval-file, not both: one of them chooses the checkpoint.")
-    if all_sets and not sts_dir:
-        raise InputError("--all-sets needs --sts-dir.")
-    if eval_file:
-        return data, STSEvaluator(load_scored_pairs(eval_file), write_csv=False)
-    if sts_dir:
-        tests = [load_sts(name, sts_dir) for name in AVERAGE6] if all_sets else []
-        return data, STSEvaluator([load_sts("STS-B", sts_dir, split="dev"), *tests], write_csv=False)
-    left, held_out = hold_out(data)
-    if len(data.dataset.column_names) == 1:
-        return left, AlignmentUniformityEvaluator(sentences=list(held_out["sentence"]), write_csv=False)
-    pairs = list(zip(held_out["anchor"], held_out["positive"], strict=True))
-    return left, AlignmentUniformityEvaluator(pairs=pairs, write_csv=False)
-
-
-def _show(result: TrainingResult) -> None:
-    from rich.table import Table
-
-    run = result.run
-    table = Table(title=f"{run['steps']:,} steps in {run['seconds']:,.0f} s; kept: {run['kept']}")
-    for heading in ("score", "before", "after", "change"):
-        table.add_column(heading, justify="left" if heading == "score" else "right")
-    for name, after in run["scores_after"].items():
-        before = run["scores_before"].get(name)
-        change = "" if before is None else f"{after - before:+.2f}"
-        table.add_row(name, "" if before is None else f"{before:.2f}", f"{after:.2f}", change)
-    out = console()
-    if run["scores_after"]:
-        out.print(table)
-    if not run["improved"]:
-        out.print(
-            "[yellow]Training did not raise the score that chooses the checkpoint: the encoder as it came is better "
-            "on it. More text, another --views or a smaller --learning-rate may help.[/]"
-        )
-    out.print(f"model: {result.output / 'model'}   history: {result.output / 'history.csv'}")

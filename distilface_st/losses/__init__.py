@@ -1,5 +1,6 @@
-"""Training objectives, one a file."""
+"""Losses for unsupervised contrastive training, and for distillation."""
 
+from .distillation import DistillationLoss
 from .simcse import SimCSELoss
 
-__all__ = ["SimCSELoss"]
+__all__ = ["DistillationLoss", "SimCSELoss"]

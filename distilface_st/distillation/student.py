@@ -1,0 +1,172 @@
+"""A student cut from its teacher: some of its layers, factorised word embeddings, fewer words, fewer dimensions."""
+
+from __future__ import annotations
+
+import copy
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+import torch
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.base.modules import Dense
+from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
+from torch import nn
+
+from ..errors import InputError
+from ..model import compose, load_model
+from .factorisation import factorised_encoder
+from .vocabulary import trim_vocabulary
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Sequence
+
+    from transformers import PreTrainedTokenizerBase
+
+    from ..datasets.text_data import TextData
+
+_PCA_SENTENCES = 4096
+_COUNTED_SENTENCES = 200_000
+
+
+def make_student(
+    teacher: SentenceTransformer | str | os.PathLike[str],
+    layers: int | str | Sequence[int] | None = None,
+    embedding_size: int | None = None,
+    vocabulary: int | None = None,
+    dimension: int | None = None,
+    data: TextData | None = None,
+    device: str | None = None,
+) -> SentenceTransformer:
+    """A smaller model that begins with its teacher's weights.
+
+    Args:
+        teacher: A model of a transformer encoder and a pooling, or its folder or Hub name. It stays as it is.
+        layers: Transformer layers to keep, see :func:`choose_layers`; by default all.
+        embedding_size: Width of the word embeddings, by a singular value decomposition of the teacher's; the student is
+            then an ``ElectraModel``, whose embeddings are projected to the hidden width. By default they stay whole.
+        vocabulary: Tokens to keep, the most frequent ones of ``data``, see
+            :func:`distilface_st.distillation.vocabulary.trim_vocabulary`; by default all.
+        dimension: Width of the sentence embeddings, by their principal components on ``data``; by default the
+            teacher's.
+        data: Sentences, for ``vocabulary`` and ``dimension``.
+        device: Where to put the student; the best there is by default.
+
+    Returns:
+        A stock SentenceTransformer of encoder, pooling and, with ``dimension``, a linear layer. A normalization of the
+        teacher's is left out, since distillation compares angles.
+
+    Raises:
+        InputError: An encoder that cannot be cut so, layers that it does not have, sizes that do not fit, or no data
+            where it is needed.
+
+    Example:
+        ::
+
+            student = make_student("sentence-transformers/all-MiniLM-L6-v2", layers=3, embedding_size=128)
+    """
+    if not isinstance(teacher, SentenceTransformer):
+        teacher = load_model(teacher, device="cpu")
+    transformer, pooling = _parts(teacher)
+    if data is None and (vocabulary or dimension):
+        raise InputError("Trimming the vocabulary or reducing the dimension needs sentences to look at.")
+    keep_layers(transformer, layers)
+    if vocabulary:
+        _keep_words(transformer, _sentences(data, _COUNTED_SENTENCES), vocabulary)
+    if embedding_size:
+        transformer.model = factorised_encoder(transformer.model, embedding_size)
+    student = compose(teacher, [transformer, pooling], device)
+    if dimension:
+        reduction = _principal_components(student, _sentences(data, _PCA_SENTENCES), dimension)
+        student = compose(teacher, [transformer, pooling, reduction], device)
+    return student
+
+
+def choose_layers(layers: int | str | Sequence[int] | None, depth: int) -> list[int]:
+    """Which layers to keep.
+
+    Args:
+        layers: A number of layers, evenly spaced from the first one on, as DistilBERT was cut from BERT (Sanh et al.,
+            2019); ``first:N``; or indices of layers, 0 to ``depth`` - 1, in the student's order, a layer perhaps more
+            than once. None keeps all.
+        depth: Layers of the teacher.
+
+    Raises:
+        InputError: More layers than there are, or ones that do not exist.
+
+    Example:
+        >>> choose_layers(3, 6), choose_layers("first:2", 6), choose_layers([0, 5], 6)
+        ([0, 2, 4], [0, 1], [0, 5])
+    """
+    if layers is None:
+        return list(range(depth))
+    if isinstance(layers, str):
+        kind, _, number = layers.partition(":")
+        if kind != "first" or not number.isdigit():
+            raise InputError(f"layers is {layers!r}: give a number, first:N, or indices with commas.")
+        chosen = list(range(int(number)))
+    elif isinstance(layers, int):
+        chosen = [index * depth // layers for index in range(layers)] if 0 < layers <= depth else list(range(layers))
+    else:
+        chosen = list(layers)
+    if not chosen or not all(0 <= index < depth for index in chosen):
+        raise InputError(f"layers is {layers!r}, but the teacher has {depth} layers, 0 to {depth - 1}.")
+    return chosen
+
+
+def keep_layers(transformer: Transformer, layers: int | str | Sequence[int] | None) -> None:
+    """Drop all but the chosen layers of an encoder, in place.
+
+    Raises:
+        InputError: The encoder's layers are not one list, or the choice does not fit.
+    """
+    encoder = cast("Any", transformer.model)
+    depth = int(encoder.config.num_hidden_layers)
+    chosen = choose_layers(layers, depth)
+    stacks = [module for module in encoder.modules() if isinstance(module, nn.ModuleList) and len(module) == depth]
+    if len(stacks) != 1:
+        raise InputError(f"Cannot cut {type(encoder).__name__}: found {len(stacks)} stacks of its layers, not one.")
+    kept = [stacks[0][index] for index in chosen]
+    repeated = [copy.deepcopy(layer) if kept.index(layer) < position else layer for position, layer in enumerate(kept)]
+    del stacks[0][:]
+    stacks[0].extend(repeated)
+    encoder.config.num_hidden_layers = len(chosen)
+
+
+def _parts(teacher: SentenceTransformer) -> tuple[Transformer, Pooling]:
+    modules = list(teacher)
+    if not isinstance(modules[0], Transformer) or len(modules) < 2 or not isinstance(modules[1], Pooling):
+        names = ", ".join(type(module).__name__ for module in modules)
+        raise InputError(f"A student is cut from a transformer encoder followed by a pooling; this model has {names}.")
+    return copy.deepcopy(modules[0]).float(), copy.deepcopy(modules[1])
+
+
+def _sentences(data: TextData | None, rows: int) -> list[str]:
+    assert data is not None
+    return list(data.dataset[: min(rows, len(data.dataset))]["sentence"])
+
+
+def _keep_words(transformer: Transformer, sentences: list[str], size: int) -> None:
+    tokenizer, kept = trim_vocabulary(cast("PreTrainedTokenizerBase", transformer.tokenizer), sentences, size)
+    encoder = cast("Any", transformer.model)
+    table = encoder.get_input_embeddings().weight.detach()
+    padding = tokenizer.pad_token_id
+    smaller = nn.Embedding(len(kept), table.shape[1], padding_idx=padding)
+    smaller.weight = nn.Parameter(table[torch.from_numpy(kept)].clone())
+    encoder.set_input_embeddings(smaller)
+    encoder.config.vocab_size, encoder.config.pad_token_id = len(kept), padding
+    transformer.processor = tokenizer
+
+
+def _principal_components(student: SentenceTransformer, sentences: list[str], dimension: int) -> Dense:
+    """A linear layer onto the directions in which the student's embeddings of length 1 have the largest squares."""
+    width = student.get_embedding_dimension() or 0
+    if not 1 <= dimension <= min(width, len(sentences)):
+        raise InputError(
+            f"dimension is {dimension}: the model has {width}, and {len(sentences)} sentences were given to find it."
+        )
+    embeddings = np.asarray(student.encode(sentences, normalize_embeddings=True), dtype=np.float64)
+    _, vectors = np.linalg.eigh(embeddings.T @ embeddings)
+    layer = Dense(width, dimension, bias=False, activation_function=nn.Identity())
+    layer.linear.weight = nn.Parameter(torch.tensor(vectors[:, ::-1][:, :dimension].T.copy(), dtype=torch.float32))
+    return layer

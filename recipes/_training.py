@@ -1,0 +1,71 @@
+"""What the commands that train share: the evaluator that chooses the checkpoint, and the result as a table."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ..errors import InputError
+from ._common import console
+
+if TYPE_CHECKING:
+    from sentence_transformers.base.evaluation import BaseEvaluator
+
+    from ..datasets.text_data import TextData
+    from ..fitting import TrainingResult
+
+EvalFile = Annotated[
+    Path | None,
+    typer.Option(help="Your own scored pairs (.tsv, .csv, .jsonl) choose the checkpoint.", rich_help_panel="Run"),
+]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run in --output.", rich_help_panel="Run")]
+
+
+def training_evaluator(
+    data: TextData, sts_dir: Path | None, all_sets: bool, eval_file: Path | None
+) -> tuple[TextData, BaseEvaluator]:
+    """The evaluator that the options name, and the text that is left for training."""
+    from ..datasets.sts import AVERAGE6, load_scored_pairs, load_sts
+    from ..evaluation.alignment_uniformity import AlignmentUniformityEvaluator
+    from ..evaluation.sts import STSEvaluator
+    from ..training import hold_out
+
+    if sts_dir and eval_file:
+        raise InputError("Give --sts-dir or --eval-file, not both: one of them chooses the checkpoint.")
+    if all_sets and not sts_dir:
+        raise InputError("--all-sets needs --sts-dir.")
+    if eval_file:
+        return data, STSEvaluator(load_scored_pairs(eval_file), write_csv=False)
+    if sts_dir:
+        tests = [load_sts(name, sts_dir) for name in AVERAGE6] if all_sets else []
+        return data, STSEvaluator([load_sts("STS-B", sts_dir, split="dev"), *tests], write_csv=False)
+    left, held_out = hold_out(data)
+    if len(data.dataset.column_names) == 1:
+        return left, AlignmentUniformityEvaluator(sentences=list(held_out["sentence"]), write_csv=False)
+    pairs = list(zip(held_out["anchor"], held_out["positive"], strict=True))
+    return left, AlignmentUniformityEvaluator(pairs=pairs, write_csv=False)
+
+
+def show_training(result: TrainingResult) -> None:
+    """A table of the scores before and after, and where the model is."""
+    from rich.table import Table
+
+    run = result.run
+    table = Table(title=f"{run['steps']:,} steps in {run['seconds']:,.0f} s; kept: {run['kept']}")
+    for heading in ("score", "before", "after", "change"):
+        table.add_column(heading, justify="left" if heading == "score" else "right")
+    for name, after in run["scores_after"].items():
+        before = run["scores_before"].get(name)
+        change = "" if before is None else f"{after - before:+.2f}"
+        table.add_row(name, "" if before is None else f"{before:.2f}", f"{after:.2f}", change)
+    out = console()
+    if run["scores_after"]:
+        out.print(table)
+    if not run["improved"]:
+        out.print(
+            "[yellow]Training did not raise the score that chooses the checkpoint: the encoder as it came is better "
+            "on it. More text, another --views or a smaller --learning-rate may help.[/]"
+        )
+    out.print(f"model: {result.output / 'model'}   history: {result.output / 'history.csv'}")
