@@ -16,6 +16,11 @@ if TYPE_CHECKING:
     from .datasets.sentences import load_sentences
     from .datasets.sts import STSSubset, STSTask, load_scored_pairs, load_sts
     from .datasets.text_data import TextData
+    from .distillation.config import DistillationConfig
+    from .distillation.student import make_student
+    from .distillation.teachers import open_teacher
+    from .distillation.training import distill
+    from .distillation.vocabulary import trim_vocabulary
     from .edge import EdgeEncoder
     from .encoding import encode_file
     from .errors import InputError, MissingExtraError
@@ -23,17 +28,22 @@ if TYPE_CHECKING:
     from .evaluation.retrieval import RetrievalEvaluator
     from .evaluation.sts import STSEvaluator, sts_suite
     from .export import export_model
+    from .fitting import TrainingInterrupted, TrainingResult
     from .history import plot_history
-    from .losses import SimCSELoss
+    from .losses import DistillationLoss, SimCSELoss
     from .model import build_model, load_model, portable_model, push_to_hub, save_model
     from .modules import MultiLayerPooling, OnnxEncoder
     from .offline import bundled_encoder
+    from .packing import pack_model
     from .poolings import score_poolings
-    from .training import TrainingInterrupted, TrainingResult, model_from_config, train
+    from .shipped import shipped_model
+    from .training import model_from_config, train
     from .training_config import TrainingConfig
 
 _HOMES = {
     "AlignmentUniformityEvaluator": "evaluation.alignment_uniformity",
+    "DistillationConfig": "distillation.config",
+    "DistillationLoss": "losses",
     "EdgeEncoder": "edge",
     "InputError": "errors",
     "MissingExtraError": "errors",
@@ -46,11 +56,12 @@ _HOMES = {
     "SimCSELoss": "losses",
     "TextData": "datasets.text_data",
     "TrainingConfig": "training_config",
-    "TrainingInterrupted": "training",
-    "TrainingResult": "training",
+    "TrainingInterrupted": "fitting",
+    "TrainingResult": "fitting",
     "benchmark_models": "benchmark",
     "build_model": "model",
     "bundled_encoder": "offline",
+    "distill": "distillation.training",
     "encode_file": "encoding",
     "export_model": "export",
     "load_model": "model",
@@ -59,18 +70,25 @@ _HOMES = {
     "load_scored_pairs": "datasets.sts",
     "load_sentences": "datasets.sentences",
     "load_sts": "datasets.sts",
+    "make_student": "distillation.student",
     "model_from_config": "training",
+    "open_teacher": "distillation.teachers",
+    "pack_model": "packing",
     "plot_history": "history",
     "portable_model": "model",
     "push_to_hub": "model",
     "save_model": "model",
     "score_poolings": "poolings",
+    "shipped_model": "shipped",
     "sts_suite": "evaluation.sts",
     "train": "training",
+    "trim_vocabulary": "distillation.vocabulary",
 }
 
 __all__ = [
     "AlignmentUniformityEvaluator",
+    "DistillationConfig",
+    "DistillationLoss",
     "EdgeEncoder",
     "InputError",
     "MissingExtraError",
@@ -88,6 +106,7 @@ __all__ = [
     "benchmark_models",
     "build_model",
     "bundled_encoder",
+    "distill",
     "encode_file",
     "export_model",
     "load_model",
@@ -96,14 +115,19 @@ __all__ = [
     "load_scored_pairs",
     "load_sentences",
     "load_sts",
+    "make_student",
     "model_from_config",
+    "open_teacher",
+    "pack_model",
     "plot_history",
     "portable_model",
     "push_to_hub",
     "save_model",
     "score_poolings",
+    "shipped_model",
     "sts_suite",
     "train",
+    "trim_vocabulary",
 ]
 
 __version__ = metadata.version("distilface-st")

@@ -61,9 +61,9 @@ def benchmark_models(
     each timing an arm encodes a tenth of the text untimed. All arms are in memory at once.
 
     Args:
-        models: Folders of models, plain or exported; ``bundled``; Hub names. Of ``bert-base-uncased`` and
-            ``distilbert-base-uncased``, where they cannot be had, a model of the same size with random weights is
-            measured, for its cost only.
+        models: Folders of models, plain, exported or packed; ``distilface-mini`` and ``distilface-micro``;
+            ``bundled``; Hub names. Of ``bert-base-uncased`` and ``distilbert-base-uncased``, where they cannot be had,
+            a model of the same size with random weights is measured, for its cost only.
         exports: What to make of each plain model in a temporary folder: ``onnx`` or ``openvino`` with ``-fp32``,
             ``-fp16``, ``-int8`` or ``-int8-static``.
         arms: Which arms to run: ``torch`` (the fp32 baseline), ``torch-bf16``, ``st`` (an export as a

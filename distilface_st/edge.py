@@ -13,6 +13,7 @@ from .errors import InputError
 from .runtime.engines import batch_feeds, open_engine
 from .runtime.manifest import read_manifest
 from .runtime.tokenization import SentenceTokenizer, check_sentences
+from .shipped import shipped_model
 
 if TYPE_CHECKING:
     import os
@@ -29,7 +30,8 @@ class EdgeEncoder:
     next sentences are tokenized while the graph runs. It may be called from several threads.
 
     Args:
-        folder: A folder that ``distilface export`` or :func:`distilface_st.export_model` wrote.
+        folder: A folder that ``distilface export``, :func:`distilface_st.export_model` or
+            :func:`distilface_st.pack_model` wrote; by default :func:`distilface_st.shipped_model`.
         runtime: ``onnxruntime``, ``openvino``, or ``auto`` to time both; see
             :func:`distilface_st.runtime.engines.open_engine`.
         threads: Processor threads; by default all cores.
@@ -43,18 +45,19 @@ class EdgeEncoder:
     Example:
         ::
 
-            encoder = EdgeEncoder("my-export")
+            encoder = EdgeEncoder()  # or a folder
             embeddings = encoder.encode(["It is sunny.", "He drove to work."])  # (2, d), float32
     """
 
     def __init__(
         self,
-        folder: str | os.PathLike[str],
+        folder: str | os.PathLike[str] | None = None,
         runtime: str | None = None,
         threads: int | None = None,
         providers: Sequence[str] | None = None,
         options: Mapping[str, Any] | None = None,
     ) -> None:
+        folder = shipped_model() if folder is None else folder
         self.manifest = read_manifest(folder)
         self._tokenizer = SentenceTokenizer(folder, self.manifest)
         self._engine = open_engine(folder, runtime, threads, providers, options, self.manifest)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,32 +11,29 @@ from sentence_transformers import SentenceTransformer
 from .datasets.python_docs import python_sentences
 from .errors import InputError
 from .export_card import write_export_card
+from .export_parts import CALIBRATION_SENTENCES, new_manifest, save_tokenizer, save_truncate_dim, text_batches
 from .files import atomic_folder
 from .graphs.formats import FORMATS
 from .graphs.sensitivity import most_sensitive_first
 from .graphs.sentence_graph import SentenceGraph
 from .model import compose, load_model
 from .modules import OnnxEncoder
-from .provenance import command, model_fingerprint, versions
 from .runtime.cpu import saturates_int8
-from .runtime.manifest import Graph, Manifest, describe_files
-from .runtime.tokenization import TOKENIZER, SentenceTokenizer
+from .runtime.manifest import Graph, describe_files
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Callable, Collection, Sequence
+    from pathlib import Path
 
     import numpy as np
 
     from .datasets.sts import STSTask
     from .graphs.formats import GraphFormat
+    from .runtime.manifest import Manifest
 
 PRECISIONS = ("fp32", "fp16", "int8")
 ACTIVATIONS = ("dynamic", "static")
-
-_CALIBRATION_SENTENCES = 400
-_CALIBRATION_BATCH = 4
-_PROBES = ("A man is playing a guitar.", "", "Ünïcödé, 漢字 and 🙂!", "one two three " * 200)
 
 
 def export_model(
@@ -99,22 +94,11 @@ def export_model(
         model = load_model(model, device="cpu")
     progress("reading the model")
     graph = SentenceGraph(model)
-    manifest = Manifest(
-        model=_describe(model, name),
-        precision=precision,
-        activations=activations if precision == "int8" else None,
-        dimension=_dimension(graph),
-        max_seq_length=_max_tokens(model),
-        pad_token_id=model.tokenizer.pad_token_id or 0,
-        padding_side=model.tokenizer.padding_side,
-        include_prompt=graph.include_prompt,
-        graphs={},
-        made_with={"versions": versions(), "command": command()},
-    )
+    manifest = new_manifest(model, graph, precision, activations if precision == "int8" else None, name)
     with atomic_folder(output) as folder:
-        _save_tokenizer(model, folder, manifest)
+        save_tokenizer(model, folder, manifest)
         batches = (
-            _batches(folder, manifest, calibration or python_sentences(_CALIBRATION_SENTENCES))
+            text_batches(folder, manifest, calibration or python_sentences(CALIBRATION_SENTENCES))
             if precision == "int8"
             else []
         )
@@ -218,44 +202,11 @@ def _check_options(
         raise InputError("A maximal loss is for int8, and needs scored pairs to measure it on.")
 
 
-def _describe(model: SentenceTransformer, name: str | None) -> dict[str, Any]:
-    return {
-        "name": name or type(model).__name__,
-        "fingerprint": model_fingerprint(model),
-        "parameters": sum(parameter.numel() for parameter in model.parameters()),
-        "modules": [type(module).__name__ for module in model],
-    }
-
-
-@torch.no_grad()
-def _dimension(graph: SentenceGraph) -> int:
-    return int(graph(**graph.example(1, 4, torch.Generator())).shape[1])
-
-
-def _max_tokens(model: SentenceTransformer) -> int:
-    """The longest input: the model's own limit, or what its encoder has positions for."""
-    positions = int(getattr(model[0].config, "max_position_embeddings", 0) or 512)
-    return min(model.max_seq_length or positions, positions)
-
-
-def _save_tokenizer(model: SentenceTransformer, folder: Path, manifest: Manifest) -> None:
-    """Write ``tokenizer.json`` and check that, alone, it gives the token ids that the model gets."""
-    model.tokenizer.backend_tokenizer.save(str(folder / TOKENIZER))
-    alone = SentenceTokenizer(folder, manifest)
-    for text in _PROBES:
-        expected = model.preprocess([text])
-        types = expected.get("token_type_ids")
-        if expected["input_ids"][0].tolist() != alone.ids_of_one(text) or (types is not None and types.any()):
-            raise InputError(f"The tokenizer cannot be exported: on its own it reads {text[:40]!r} differently.")
-
-
 def _save_settings(model: SentenceTransformer, folder: Path, manifest: Manifest) -> None:
     """Write the manifest and what sentence-transformers keeps beside its modules."""
     manifest.write(folder)
     _reopened(model, folder).save(str(folder), create_model_card=False)
-    path = folder / "config_sentence_transformers.json"
-    settings = json.loads(path.read_text(encoding="utf-8"))
-    path.write_text(json.dumps({**settings, "truncate_dim": model.truncate_dim}, indent=2) + "\n", encoding="utf-8")
+    save_truncate_dim(model, folder)
 
 
 def _reopened(model: SentenceTransformer, folder: Path, runtime: str | None = None) -> SentenceTransformer:
@@ -266,12 +217,3 @@ def _score(model: SentenceTransformer, task: STSTask) -> float:
     from .evaluation.sts import sts_suite
 
     return sts_suite(model, tasks=[task])["scores"][task.label]
-
-
-def _batches(folder: Path, manifest: Manifest, sentences: Sequence[str]) -> list[dict[str, np.ndarray]]:
-    from .runtime.engines import batch_feeds
-
-    tokenizer = SentenceTokenizer(folder, manifest)
-    rows = tokenizer.ids(list(sentences)[:_CALIBRATION_SENTENCES])
-    parts = [rows[start : start + _CALIBRATION_BATCH] for start in range(0, len(rows), _CALIBRATION_BATCH)]
-    return [batch_feeds(*tokenizer.pad(part), manifest, 0) for part in parts]

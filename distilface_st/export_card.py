@@ -24,7 +24,8 @@ def write_export_card(folder: Path, manifest: Manifest) -> None:
 
 def export_card(folder: Path, manifest: Manifest) -> str:
     """The card's text, Markdown after YAML front matter."""
-    small = sum(path.stat().st_size for path in folder.iterdir()) - sum(g.size for g in manifest.graphs.values())
+    everything = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    small = everything - sum(graph.size for graph in manifest.graphs.values())
     return (
         "\n\n".join(
             [

@@ -8,7 +8,7 @@ import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -46,44 +46,9 @@ if TYPE_CHECKING:
 
     from .datasets.text_data import TextData
     from .losses import DistillationLoss, SimCSELoss
-    from .training_config import Precision
+    from .training_config import RunSettings
 
 _LOSS_STATE = "loss.safetensors"
-
-
-class Settings(Protocol):
-    """What a run needs to know of a config; see :class:`distilface_st.training_config.TrainingConfig`."""
-
-    @property
-    def steps(self) -> int: ...
-    @property
-    def batch_size(self) -> int: ...
-    @property
-    def learning_rate(self) -> float: ...
-    @property
-    def schedule(self) -> str: ...
-    @property
-    def warmup_steps(self) -> int: ...
-    @property
-    def weight_decay(self) -> float: ...
-    @property
-    def max_grad_norm(self) -> float: ...
-    @property
-    def max_length(self) -> int: ...
-    @property
-    def precision(self) -> Precision: ...
-    @property
-    def dropout(self) -> float | None: ...
-    @property
-    def evaluate_every(self) -> int: ...
-    @property
-    def patience(self) -> int | None: ...
-    @property
-    def seed(self) -> int: ...
-
-    def to_dict(self) -> dict[str, Any]:
-        """The settings as JSON can hold them."""
-        ...
 
 
 class TrainingInterrupted(Exception):  # noqa: N818 (what happened is no error)
@@ -121,7 +86,7 @@ class TrainingResult:
 def fit(
     model: SentenceTransformer,
     data: TextData,
-    config: Settings,
+    config: RunSettings,
     output: str | os.PathLike[str],
     make_loss: Callable[[int], SimCSELoss | DistillationLoss],
     *,
@@ -275,7 +240,7 @@ def _set_dropout(model: SentenceTransformer, probability: float | None) -> None:
 
 
 def _arguments(
-    config: Settings,
+    config: RunSettings,
     output: Path,
     model: SentenceTransformer,
     device: str | None,

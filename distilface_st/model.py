@@ -19,8 +19,10 @@ from torch import nn
 from .card import write_card
 from .errors import InputError
 from .files import atomic_folder
-from .module_list import OUR_MODULES, STOCK_MODULES, local_or_hub, read_module_list
+from .module_list import OUR_MODULES, STOCK_MODULES, downloaded, local_or_hub, read_module_list
 from .modules import MultiLayerPooling, OnnxEncoder
+from .packed import ENCODER, is_packed, unpacked
+from .shipped import shipped_model
 from .trimming import trim_encoder
 
 if TYPE_CHECKING:
@@ -88,7 +90,7 @@ def build_model(
 
 
 def load_model(
-    path: str | os.PathLike[str],
+    path: str | os.PathLike[str] | None = None,
     device: str | None = None,
     *,
     runtime: str | None = None,
@@ -99,10 +101,11 @@ def load_model(
 
     Args:
         path: A folder, or a Hub name, of a sentence-transformers model, portable or with this package's modules, or
-            of an exported one.
+            of an exported or packed one; by default :func:`distilface_st.shipped_model`.
         device: Where to put the model; the best there is by default. An exported one stays on the CPU.
         runtime: For an exported model: ``onnxruntime``, ``openvino``, or ``auto`` to time both; by default see
-            :func:`distilface_st.runtime.engines.default_runtime`.
+            :func:`distilface_st.runtime.engines.default_runtime`. A packed model opens in torch, to train it, unless
+            one of these three is given.
         threads: For an exported model: processor threads; all cores by default.
         providers: For an exported model: onnxruntime's execution providers, or OpenVINO's device.
 
@@ -115,8 +118,13 @@ def load_model(
             a runtime for a model that is not exported.
         MissingExtraError: The runtime is not installed.
     """
-    name = local_or_hub(path)
+    name = local_or_hub(shipped_model() if path is None else path)
     module_list = read_module_list(name)
+    if module_list and module_list[0]["path"] == ENCODER and is_packed(name := downloaded(name)):
+        if not (runtime or threads or providers):
+            with unpacked(name) as folder:
+                return load_model(folder, device)
+        module_list = [{"type": _EXPORTED, "path": ""}]
     if module_list and module_list[0]["type"] == _EXPORTED:
         return _open_export(name, module_list, runtime=runtime, threads=threads, providers=providers)
     if runtime or threads or providers:

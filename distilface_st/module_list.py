@@ -35,6 +35,15 @@ def local_or_hub(path: str | os.PathLike[str]) -> str:
     return name
 
 
+def downloaded(name: str) -> str:
+    """The folder of a model: the name itself, or where the Hub's client keeps what it has downloaded."""
+    if os.path.isdir(name):
+        return name
+    from huggingface_hub import snapshot_download
+
+    return str(snapshot_download(name))
+
+
 def read_module_list(name: str) -> list[dict[str, Any]]:
     """The entries of a model's ``modules.json``, each checked: its class, its path and its kind of weights.
 

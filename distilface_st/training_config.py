@@ -16,49 +16,15 @@ Views = Literal["dropout", "neighbours", "pairs"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
 
-def check_run_settings(config: Any) -> None:
-    """Check the settings that every kind of run has.
-
-    Args:
-        config: A :class:`TrainingConfig` or :class:`distilface_st.distillation.config.DistillationConfig`.
-
-    Raises:
-        InputError: A value that no run could use.
-    """
-    at_least = {"steps": 1, "batch_size": 2, "warmup_steps": 0, "max_length": 3}
-    at_least |= {"evaluate_every": 1, "patience": 1, "seed": 0, "weight_decay": 0, "max_grad_norm": 0}
-    for name, least in at_least.items():
-        value = getattr(config, name)
-        if value is not None and not value >= least:
-            raise InputError(f"{name} is {value}: it must be at least {least}.")
-    if not config.learning_rate > 0:
-        raise InputError(f"learning_rate is {config.learning_rate}: it must be above 0.")
-    if config.dropout is not None and not 0 <= config.dropout < 1:
-        raise InputError(f"dropout is {config.dropout}: it must be at least 0 and below 1.")
-    if config.precision not in ("auto", "fp32", "bf16", "fp16"):
-        raise InputError(f"precision is {config.precision!r}: allowed are auto, fp32, bf16, fp16.")
-
-
 @dataclass(frozen=True)
-class TrainingConfig:
-    """Everything that decides a training run but the data. "The paper" is Lim, Ng, Lim (2022), see the README.
+class RunSettings:
+    """The settings that every kind of run has; defaults are those of :class:`TrainingConfig`.
 
     Attributes:
-        encoder: Hub name or folder of the encoder to start from. The paper, section on the encoder: DistilBERT.
-        layers: Hidden states to pool. Table 1: first and last.
-        layer_reduction: ``mean``, ``max`` or ``concat`` over the layers. Table 1: average.
-        pooling_mode: Token pooling. The paper averages tokens.
-        normalize: Whether the model's embeddings have length 1. The paper's do not.
-        trim: Whether to drop encoder layers above the highest one used.
-        views: What positives are: ``dropout`` (the sentence under another dropout mask: the paper), ``neighbours``
-            (sentences that stand next to each other; Giorgi et al., 2021) or ``pairs`` (two given columns).
         dropout: Probability in every dropout of the encoder; None leaves the encoder's own (0.1 in DistilBERT, which
             SimCSE, Table 3, found best).
-        temperature: Of the loss. Table 1: 0.05.
-        symmetric: Whether the loss also looks from positives to anchors. The paper's does not.
         steps: Optimizer steps. Table 1: 30,000.
         batch_size: Sentences or pairs a step, on each device. Table 1: 64.
-        mini_batch_size: Sentences a forward pass, with gradient caching; None: the whole batch at once.
         learning_rate: Peak of the schedule. Table 1: 5e-5.
         schedule: Name of a transformers learning-rate schedule. SimCSE's code: linear to 0.
         warmup_steps: Steps up to the peak. SimCSE's code: none.
@@ -70,6 +36,62 @@ class TrainingConfig:
         evaluate_every: Steps between evaluations, which are also the checkpoints. SimCSE's code: 125 to 250.
         patience: Evaluations without a better score before training stops; None: never.
         seed: Of dropout, order of the data and new weights. SimCSE's code: 42.
+
+    Raises:
+        InputError: A value that no run could use.
+    """
+
+    dropout: float | None = None
+    steps: int = 30_000
+    batch_size: int = 64
+    learning_rate: float = 5e-5
+    schedule: str = "linear"
+    warmup_steps: int = 0
+    weight_decay: float = 0.0
+    max_grad_norm: float = 1.0
+    max_length: int = 32
+    precision: Precision = "auto"
+    evaluate_every: int = 250
+    patience: int | None = None
+    seed: int = 42
+
+    def __post_init__(self) -> None:
+        at_least = {"steps": 1, "batch_size": 2, "warmup_steps": 0, "max_length": 3}
+        at_least |= {"evaluate_every": 1, "patience": 1, "seed": 0, "weight_decay": 0, "max_grad_norm": 0}
+        for name, least in at_least.items():
+            value = getattr(self, name)
+            if value is not None and not value >= least:
+                raise InputError(f"{name} is {value}: it must be at least {least}.")
+        if not self.learning_rate > 0:
+            raise InputError(f"learning_rate is {self.learning_rate}: it must be above 0.")
+        if self.dropout is not None and not 0 <= self.dropout < 1:
+            raise InputError(f"dropout is {self.dropout}: it must be at least 0 and below 1.")
+        if self.precision not in ("auto", "fp32", "bf16", "fp16"):
+            raise InputError(f"precision is {self.precision!r}: allowed are auto, fp32, bf16, fp16.")
+
+    def to_dict(self) -> dict[str, Any]:
+        """The settings as JSON can hold them."""
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+
+
+@dataclass(frozen=True)
+class TrainingConfig(RunSettings):
+    """Everything that decides a training run but the data. "The paper" is Lim, Ng, Lim (2022), see the README.
+
+    Attributes:
+        encoder: Hub name or folder of the encoder to start from. The paper, section on the encoder: DistilBERT.
+        layers: Hidden states to pool. Table 1: first and last.
+        layer_reduction: ``mean``, ``max`` or ``concat`` over the layers. Table 1: average.
+        pooling_mode: Token pooling. The paper averages tokens.
+        normalize: Whether the model's embeddings have length 1. The paper's do not.
+        trim: Whether to drop encoder layers above the highest one used.
+        views: What positives are: ``dropout`` (the sentence under another dropout mask: the paper), ``neighbours``
+            (sentences that stand next to each other; Giorgi et al., 2021) or ``pairs`` (two given columns).
+        temperature: Of the loss. Table 1: 0.05.
+        symmetric: Whether the loss also looks from positives to anchors. The paper's does not.
+        mini_batch_size: Sentences a forward pass, with gradient caching; None: the whole batch at once.
+
+    The others are those of :class:`RunSettings`.
 
     Raises:
         InputError: A value that no run could use.
@@ -87,25 +109,12 @@ class TrainingConfig:
     normalize: bool = False
     trim: bool = False
     views: Views = "dropout"
-    dropout: float | None = None
     temperature: float = 0.05
     symmetric: bool = False
-    steps: int = 30_000
-    batch_size: int = 64
     mini_batch_size: int | None = None
-    learning_rate: float = 5e-5
-    schedule: str = "linear"
-    warmup_steps: int = 0
-    weight_decay: float = 0.0
-    max_grad_norm: float = 1.0
-    max_length: int = 32
-    precision: Precision = "auto"
-    evaluate_every: int = 250
-    patience: int | None = None
-    seed: int = 42
 
     def __post_init__(self) -> None:
-        check_run_settings(self)
+        super().__post_init__()
         if self.mini_batch_size is not None and self.mini_batch_size < 1:
             raise InputError(f"mini_batch_size is {self.mini_batch_size}: it must be at least 1.")
         if not self.temperature > 0:
@@ -128,11 +137,8 @@ class TrainingConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """The settings as JSON can hold them."""
-        values = asdict(self)
-        for name in ("layers", "pooling_mode"):
-            if not isinstance(values[name], str):
-                values[name] = list(values[name])
-        return values
+        values = super().to_dict()
+        return values if isinstance(self.layers, str) else {**values, "layers": list(self.layers)}
 
 
 PRESETS = {

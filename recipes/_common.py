@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import InputError, MissingExtraError
+from ..shipped import is_shipped, shipped_model
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -36,13 +37,19 @@ StsDir = Annotated[
     Path | None,
     typer.Option("--sts-dir", help="Folder with the STS sets in SentEval's layout. Default: the sets from the Hub."),
 ]
-ModelOption = Annotated[
-    str, typer.Option("--model", "-m", help="Model: a folder, a Hub name, or 'bundled' (extra offline).")
-]
+MODEL_HELP = (
+    "A folder, a Hub name, 'distilface-mini' or 'distilface-micro' (shipped), or 'bundled' (MiniLM, extra offline)."
+)
+SHIPPED_MODEL = "distilface-mini"
+"""What commands use where no model is named."""
+ModelOption = Annotated[str, typer.Option("--model", "-m", help=f"Model. {MODEL_HELP}")]
+ModelArgument = Annotated[str, typer.Argument(metavar="[MODEL]", help=MODEL_HELP)]
 
 
 def encoder_path(name: str) -> str:
-    """The name itself; for ``bundled`` the folder of the encoder that the extra ``offline`` brings."""
+    """The name itself; the folder of a model that this package ships, or, for ``bundled``, that ``offline`` brings."""
+    if is_shipped(name):
+        return str(shipped_model(name))
     if name != "bundled":
         return name
     from ..offline import bundled_encoder

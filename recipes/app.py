@@ -10,6 +10,7 @@ from typer.core import TyperGroup
 
 from ._common import user_errors
 from .benchmark import benchmark
+from .distill import distill
 from .encode import encode
 from .evaluate import evaluate
 from .export import export
@@ -50,7 +51,7 @@ def _root(
     pass
 
 
-for _recipe in (train, evaluate, poolings, export, benchmark, encode, similarity):
+for _recipe in (train, distill, evaluate, poolings, export, benchmark, encode, similarity):
     app.command()(_recipe)
 
 

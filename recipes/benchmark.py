@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ._common import JsonFile, StsDir, console, write_result
+from ._common import SHIPPED_MODEL, JsonFile, StsDir, console, write_result
 from ._csv import write_csv
 from .evaluate import Tasks, load_tasks
 
@@ -26,13 +26,14 @@ _EDGE = {"batch32": "1,024", "best": "256 to 4,096"}
 
 def benchmark(
     models: Annotated[
-        list[str],
+        list[str] | None,
         typer.Argument(
-            metavar="MODEL...",
-            help="Folders of models, plain or exported; Hub names; 'bundled' (extra offline). bert-base-uncased and "
-            "distilbert-base-uncased, where they cannot be had, are measured with random weights, for cost only.",
+            metavar="[MODEL]...",
+            help="Folders of models, plain, exported or packed; Hub names; 'distilface-mini' (default) and "
+            "'distilface-micro'; 'bundled' (extra offline). bert-base-uncased and distilbert-base-uncased, where they "
+            "cannot be had, are measured with random weights, for cost only.",
         ),
-    ],
+    ] = None,
     exports: Annotated[
         str | None,
         typer.Option(
@@ -86,7 +87,7 @@ def benchmark(
     out = console()
     with out.status("starting") as status:
         report = benchmark_models(
-            models,
+            models or [SHIPPED_MODEL],
             exports=_names(exports),
             arms=_names(arms) or KINDS,
             tasks=load_tasks(sts_dir, tasks) if sts_dir or tasks else (),

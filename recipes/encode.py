@@ -7,13 +7,24 @@ from typing import Annotated
 
 import typer
 
-from ._common import BatchSize, Device, JsonFile, ModelOption, Runtime, Threads, console, encoder_path, write_result
+from ._common import (
+    SHIPPED_MODEL,
+    BatchSize,
+    Device,
+    JsonFile,
+    ModelOption,
+    Runtime,
+    Threads,
+    console,
+    encoder_path,
+    write_result,
+)
 
 
 def encode(
     source: Annotated[str, typer.Argument(metavar="INPUT", help="Text, as for `distilface train`.")],
     output: Annotated[Path, typer.Argument(metavar="OUTPUT", help=".npy (embeddings), .parquet or .jsonl (text too).")],
-    model: ModelOption,
+    model: ModelOption = SHIPPED_MODEL,
     column: Annotated[str | None, typer.Option(help="Column or field with the text.")] = None,
     normalize: Annotated[bool, typer.Option("--normalize", help="Scale embeddings to length 1.")] = False,
     batch_size: BatchSize = 64,

@@ -7,7 +7,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ._common import BatchSize, Device, JsonFile, Runtime, StsDir, Threads, console, encoder_path, write_result
+from ._common import (
+    SHIPPED_MODEL,
+    BatchSize,
+    Device,
+    JsonFile,
+    ModelArgument,
+    Runtime,
+    StsDir,
+    Threads,
+    console,
+    encoder_path,
+    write_result,
+)
 from ._csv import write_csv
 
 if TYPE_CHECKING:
@@ -28,7 +40,7 @@ Aggregation = Annotated[
 
 
 def evaluate(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="A folder, a Hub name, or 'bundled' (extra offline).")],
+    model: ModelArgument = SHIPPED_MODEL,
     sts_dir: StsDir = None,
     tasks: Tasks = None,
     split: Annotated[

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..errors import InputError
-from ._common import JsonFile, StsDir, console, encoder_path, write_result
+from ._common import SHIPPED_MODEL, JsonFile, ModelArgument, StsDir, console, encoder_path, write_result
 
 if TYPE_CHECKING:
     from ..datasets.sts import STSTask
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 
 def export(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="A folder, a Hub name, or 'bundled' (extra offline).")],
     output: Annotated[
         Path, typer.Option("--output", "-o", metavar="DIR", help="Folder to write; replaced as a whole.")
     ],
+    model: ModelArgument = SHIPPED_MODEL,
     formats: Annotated[
         str,
         typer.Option(

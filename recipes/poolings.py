@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ._common import BatchSize, Device, JsonFile, StsDir, console, encoder_path, write_result
+from ._common import MODEL_HELP, BatchSize, Device, JsonFile, StsDir, console, encoder_path, write_result
 from ._csv import write_csv
 from .evaluate import Aggregation, CsvFile, Tasks, load_tasks
 
@@ -16,9 +16,7 @@ if TYPE_CHECKING:
 
 
 def poolings(
-    model: Annotated[
-        str, typer.Argument(metavar="MODEL", help="Encoder: a folder, a Hub name, or 'bundled' (extra offline).")
-    ],
+    model: Annotated[str, typer.Argument(metavar="MODEL", help=f"Encoder. {MODEL_HELP}")],
     sts_dir: StsDir = None,
     tasks: Tasks = None,
     split: Annotated[

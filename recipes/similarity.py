@@ -7,12 +7,12 @@ from typing import Annotated
 import typer
 
 from ..errors import InputError
-from ._common import Device, JsonFile, ModelOption, Runtime, Threads, encoder_path, write_result
+from ._common import SHIPPED_MODEL, Device, JsonFile, ModelOption, Runtime, Threads, encoder_path, write_result
 
 
 def similarity(
     sentences: Annotated[list[str], typer.Argument(help="Two sentences or more.")],
-    model: ModelOption,
+    model: ModelOption = SHIPPED_MODEL,
     device: Device = None,
     runtime: Runtime = None,
     threads: Threads = None,

@@ -87,6 +87,46 @@ def tiny_model(tiny_encoder: Path):
     return model
 
 
+@pytest.fixture(scope="session")
+def tiny_student(tmp_path_factory: pytest.TempPathFactory):
+    """A random ELECTRA with a table narrower than its layers, a mean over tokens, a projection and prompts."""
+    import torch
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import Dense, Normalize, Pooling, Transformer
+    from transformers import ElectraConfig, ElectraModel
+
+    folder = tmp_path_factory.mktemp("electra")
+    tokenizer, size = _tokenizer(folder)
+    torch.manual_seed(0)
+    config = ElectraConfig(
+        vocab_size=size,
+        embedding_size=32,
+        hidden_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=96,
+        max_position_embeddings=64,
+        initializer_range=0.1,
+    )
+    ElectraModel(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    head = Dense(48, 40, activation_function=torch.nn.Tanh())
+    modules = [Transformer(str(folder)), Pooling(48, "mean"), head, Normalize()]
+    return SentenceTransformer(modules=modules, device="cpu", prompts={"query": "the query of ", "document": ""})
+
+
+@pytest.fixture(scope="session")
+def packed(tiny_student, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """``tiny_student``, packed. Tests that change it copy it first."""
+    for name in ("onnx", "onnxruntime", "onnxscript"):
+        pytest.importorskip(name)
+    from distilface_st import pack_model
+
+    folder = tmp_path_factory.mktemp("packed") / "model"
+    pack_model(tiny_student, folder, name="tiny")
+    return folder
+
+
 def _export(model, folder: Path, precision: str) -> Path:
     for name in ("onnx", "onnxruntime", "onnxscript", "openvino", "nncf"):
         pytest.importorskip(name)

@@ -10,7 +10,7 @@ import torch
 
 from distilface_st.benchmark import benchmark_models
 from distilface_st.benchmarking import models
-from distilface_st.benchmarking.arms import Arm, bytes_needed, forward_flops, labels
+from distilface_st.benchmarking.arms import KINDS, Arm, bytes_needed, forward_flops, labels, prepare_arms
 from distilface_st.benchmarking.plot import plot_benchmark
 from distilface_st.benchmarking.process import Worker
 from distilface_st.benchmarking.quality import cosines_of_rows
@@ -72,6 +72,12 @@ def report(model_folder: Path, text: Path) -> BenchmarkReport:
         starts=1,
         threads=1,
     )
+
+
+def test_a_packed_model_has_arms_in_torch_and_of_its_own_graph(packed: Path, tmp_path: Path) -> None:
+    arms = prepare_arms([str(packed)], (), KINDS, make_sentences(3, 0), tmp_path, lambda step: None)
+    assert [arm.name for arm in arms] == ["torch", "torch-bf16", "packed/st", "packed/edge"]
+    assert len({arm.fingerprint for arm in arms}) == len({arm.parameters for arm in arms}) == 1
 
 
 def test_arms_take_turns_in_every_repeat(report: BenchmarkReport) -> None:

@@ -73,6 +73,7 @@ def test_the_wheel_holds_the_package_its_commands_and_nothing_else(tmp_path):
     expected |= {f"distilface_st/{n}" for n in tracked.split() if n.startswith("recipes/")}
     assert expected <= names
     assert "distilface_st/py.typed" in names
+    assert {str(p.relative_to(ROOT)) for p in (ROOT / "distilface_st/assets").rglob("*") if p.is_file()} <= names
     outside = {n for n in names if not n.startswith(("distilface_st/", "distilface_st-"))}
     assert outside == set()
     assert any(n.endswith("licenses/LICENSE") for n in names)

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from ..errors import InputError
+from ..packed import is_packed
 from ..provenance import model_fingerprint
-from ..runtime.manifest import is_export, read_manifest
+from ..runtime.manifest import WEIGHTS, is_export, read_manifest
+from ..shipped import is_shipped, shipped_model
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
@@ -42,7 +44,8 @@ class Arm:
 
     Args:
         model: What the model is called.
-        name: ``torch``, ``torch-bf16``, or an export with its front: ``onnx-int8/st``, ``onnx-int8/edge``.
+        name: ``torch``, ``torch-bf16``, or an export with its front: ``onnx-int8/st``, ``onnx-int8/edge``; of a packed
+            model, ``packed/st`` and ``packed/edge``.
         kind: One of ``KINDS``.
         folder: Where it lies.
         runtime: ``onnxruntime`` or ``openvino``; ``None`` for torch.
@@ -105,7 +108,7 @@ def prepare_arms(
     """Open every model once, make the exports, and list the arms.
 
     Args:
-        models: Folders of models, plain or exported; ``bundled``; Hub names.
+        models: Folders of models, plain, exported or packed; shipped ones by name; ``bundled``; Hub names.
         exports: What to make of each plain model, from ``EXPORTS``.
         kinds: Which arms to list, from ``KINDS``.
         sentences: The text whose floating-point operations are counted.
@@ -122,10 +125,11 @@ def prepare_arms(
     arms: list[Arm] = []
     for index, (name, label) in enumerate(zip(models, labels(models), strict=True)):
         progress(f"preparing {label}")
-        if is_export(name):
-            arms += _export_arms(label, Path(name), kinds)
-        else:
+        folder = shipped_model(name) if is_shipped(name) else Path(name)
+        if not is_export(folder) or is_packed(folder):
             arms += _model_arms(name, label, exports, kinds, sentences, scratch / str(index), progress)
+        if is_export(folder):
+            arms += _export_arms(label, folder, kinds)
     if not arms:
         raise InputError(f"Nothing to run: the models have no arm of the kind {', '.join(kinds) or 'none'}.")
     flops = {arm.fingerprint: arm.flops for arm in arms if arm.flops is not None}
@@ -210,6 +214,8 @@ def _export_arms(label: str, folder: Path, kinds: Sequence[str]) -> Iterator[Arm
 
 
 def _export_name(manifest: Manifest, runtime: str) -> str:
+    if WEIGHTS in manifest.graphs[runtime].files:
+        return "packed"
     return f"{_FORMATS[runtime]}-{manifest.precision}{'-static' if manifest.activations == 'static' else ''}"
 
 

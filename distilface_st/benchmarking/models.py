@@ -14,6 +14,7 @@ from ..errors import InputError
 from ..model import load_model
 from ..modules import OnnxEncoder
 from ..offline import bundled_encoder
+from ..shipped import is_shipped, shipped_model
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,7 +29,8 @@ def open_model(name: str, folder: Path) -> tuple[SentenceTransformer, Path, bool
     """Open a model in torch, on the CPU.
 
     Args:
-        name: A folder; ``bundled``; one of :func:`plain_encoders`, which gets a mean over tokens; or a Hub name.
+        name: A folder; a shipped model's name; ``bundled``; one of :func:`plain_encoders`, which gets a mean over
+            tokens; or a Hub name.
         folder: Where to save what has no folder yet.
 
     Returns:
@@ -37,6 +39,9 @@ def open_model(name: str, folder: Path) -> tuple[SentenceTransformer, Path, bool
     Raises:
         InputError: It cannot be opened.
     """
+    if is_shipped(name):
+        home = shipped_model(name)
+        return load_model(home, device="cpu"), home, False
     if name == "bundled":
         home = bundled_encoder()
         return load_model(home, device="cpu"), home, False

@@ -75,7 +75,8 @@ def _import(spec: dict[str, Any]) -> None:
         with suppress(ImportError):  # opening says which extra is missing
             import_module(spec["runtime"])
     else:
-        _import_encoder(Path(spec["folder"], "config.json"))
+        for home in ("", "encoder"):  # a packed model's settings have a folder of their own
+            _import_encoder(Path(spec["folder"], home, "config.json"))
 
 
 def _import_encoder(config: Path) -> None:

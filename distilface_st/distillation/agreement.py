@@ -40,7 +40,7 @@ def teacher_pairs(
     if len(sentences) < 2:
         raise InputError("Comparing student and teacher needs at least two sentences that are held out.")
     total = sum(weights or [1.0] * len(teachers))
-    similarities = np.zeros((len(sentences), len(sentences)))
+    similarities: np.ndarray = np.zeros((len(sentences), len(sentences)))
     for teacher, weight in zip(teachers, weights or [1.0] * len(teachers), strict=True):
         rows = np.asarray(teacher.encoder.encode(list(sentences), normalize_embeddings=True), dtype=np.float64)
         similarities += weight / total * (rows @ rows.T)
@@ -53,8 +53,8 @@ def teacher_pairs(
     second = others.reshape(-1)
     pairs = STSSubset(
         "held-out",
-        [sentences[index] for index in first],
-        [sentences[index] for index in second],
+        [sentences[int(index)] for index in first],
+        [sentences[int(index)] for index in second],
         similarities[first, second],
     )
     return STSTask("teacher", (pairs,))

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
 
 from ..errors import InputError
-from ..training_config import check_run_settings
-
-if TYPE_CHECKING:
-    from ..training_config import Precision
+from ..training_config import RunSettings
 
 
 @dataclass(frozen=True)
-class DistillationConfig:
+class DistillationConfig(RunSettings):
     """Everything that decides a distillation run but student, teachers and data.
 
     The objectives and their sources are those of :class:`distilface_st.losses.DistillationLoss`; the values were chosen
@@ -30,20 +26,10 @@ class DistillationConfig:
         teacher_weights: Of several teachers; alike by default.
         widths: Smaller embedding sizes that must do alone (Matryoshka).
         topical: Whether a batch holds sentences that the first teacher finds alike.
-        steps: Optimizer steps.
-        batch_size: Sentences a step, on each device.
-        learning_rate: Peak of the schedule.
-        schedule: Name of a transformers learning-rate schedule.
-        warmup_steps: Steps up to the peak.
-        weight_decay: Of AdamW.
-        max_grad_norm: Gradients are scaled down to this norm.
-        max_length: Tokens of a training sentence; inference keeps the encoder's own limit.
-        precision: As in :class:`distilface_st.TrainingConfig`.
         dropout: Probability in every dropout of the student. None by default: the teacher has the answer for every
             sentence, so there is little to overfit to.
-        evaluate_every: Steps between evaluations, which are also the checkpoints.
-        patience: Evaluations without a better score before training stops; None: never.
-        seed: Of order and new weights.
+
+    The others are those of :class:`distilface_st.training_config.RunSettings`.
 
     Raises:
         InputError: A value that no run could use.
@@ -66,19 +52,12 @@ class DistillationConfig:
     steps: int = 2000
     batch_size: int = 128
     learning_rate: float = 3e-4
-    schedule: str = "linear"
     warmup_steps: int = 100
-    weight_decay: float = 0.0
-    max_grad_norm: float = 1.0
     max_length: int = 64
-    precision: Precision = "auto"
     dropout: float | None = 0.0
-    evaluate_every: int = 250
-    patience: int | None = None
-    seed: int = 42
 
     def __post_init__(self) -> None:
-        check_run_settings(self)
+        super().__post_init__()
         objectives = (self.regression, self.contrastive, self.relational, self.ranking)
         if min(objectives) < 0 or not any(objectives):
             raise InputError("The objectives' weights must not be below 0, and one of them must be above.")
@@ -89,8 +68,3 @@ class DistillationConfig:
             raise InputError(f"widths are {self.widths}: each must be at least 1.")
         if self.teacher_weights is not None and (not self.teacher_weights or min(self.teacher_weights) <= 0):
             raise InputError(f"teacher_weights are {self.teacher_weights}: each must be above 0.")
-
-    def to_dict(self) -> dict[str, Any]:
-        """The settings as JSON can hold them."""
-        values = asdict(self)
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}

@@ -101,11 +101,15 @@ class OnnxFormat(GraphFormat):
         onnx_graph.require_onnx()
         if self.static:
             onnx_precision.require_nncf()
-        try:
-            model = self._checked(fused_attention=True)
-        except InputError:
-            model = self._checked(fused_attention=False)
+        model = self._in_float32()
         return smooth(model, self.batches) if self.precision == "int8" and not self.static else model
+
+    def _in_float32(self) -> Any:
+        """The graph, checked, its attention one operator where it can be."""
+        try:
+            return self._checked(fused_attention=True)
+        except InputError:
+            return self._checked(fused_attention=False)
 
     def _checked(self, fused_attention: bool) -> Any:
         import onnx

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
     import onnx
 
-_LARGE = 1024
-"""Smaller constants stay as they are."""
+LARGE = 1024
+"""Elements; smaller constants stay as they are."""
 
 _HALF_MAX = 65504.0
 
@@ -34,7 +34,7 @@ def store_as_half(model: onnx.ModelProto) -> onnx.ModelProto:
     from onnx import TensorProto, helper, numpy_helper
 
     for initializer in list(model.graph.initializer):
-        if initializer.data_type != TensorProto.FLOAT or np.prod(initializer.dims) < _LARGE:
+        if initializer.data_type != TensorProto.FLOAT or np.prod(initializer.dims) < LARGE:
             continue
         values = numpy_helper.to_array(initializer)
         if np.abs(values).max() > _HALF_MAX:
@@ -62,7 +62,7 @@ def quantize_tables(model: onnx.ModelProto) -> onnx.ModelProto:
     tables = {i.name: i for i in model.graph.initializer if i.data_type == TensorProto.FLOAT and len(i.dims) == 2}
     for name, initializer in tables.items():
         users = [node for node in model.graph.node if name in node.input]
-        if np.prod(initializer.dims) < _LARGE or not users or not all(_is_lookup(node, name) for node in users):
+        if np.prod(initializer.dims) < LARGE or not users or not all(_is_lookup(node, name) for node in users):
             continue
         rows, scales = quantize_rows(numpy_helper.to_array(initializer))
         initializer.CopyFrom(numpy_helper.from_array(rows, f"{name}_int8"))
@@ -106,6 +106,7 @@ def quantize_dynamic(model: onnx.ModelProto, keep_in_float: Collection[str], red
     from onnxruntime.quantization import QuantType
     from onnxruntime.quantization import quantize_dynamic as quantize
 
+    excluded = _excluded(model, keep_in_float)
     with tempfile.TemporaryDirectory() as folder, quiet():
         path = Path(folder, "model.onnx")
         quantize(
@@ -115,7 +116,8 @@ def quantize_dynamic(model: onnx.ModelProto, keep_in_float: Collection[str], red
             per_channel=True,
             reduce_range=reduce_range,
             weight_type=QuantType.QInt8,
-            nodes_to_exclude=_excluded(model, keep_in_float),
+            # The quantizer first turns a Gemm into a MatMul with this ending.
+            nodes_to_exclude=[*excluded, *(f"{name}_MatMul" for name in excluded)],
         )
         return quantize_tables(onnx.load(str(path)))
 

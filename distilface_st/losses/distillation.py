@@ -26,8 +26,8 @@ class DistillationLoss(nn.Module):
       (the loss of SimCSE, Gao et al., 2021; with teacher embeddings as keys as in SEED, Fang et al., 2021).
     - ``relational``: mean squared difference of the similarities ``cos(s_i, s_j)`` and ``cos(t_i, t_j)``, times
       ``RELATIONAL_SCALE`` (relational knowledge distillation, Park et al., 2019, with cosines for distances).
-    - ``ranking``: Kullback-Leibler divergence of each row's softmax over similarities, at a temperature each for student
-      and teacher (ranking distillation as ListNet in RankCSE, Liu et al., 2023).
+    - ``ranking``: Kullback-Leibler divergence of each row's softmax over similarities, each side with a temperature
+      (ranking distillation as ListNet in RankCSE, Liu et al., 2023).
 
     P is a linear projection, one a teacher, owned by the loss and thrown away with it. Relations are compared with the
     weighted mean of the teachers' similarities, which are those of their embeddings laid side by side. With ``widths``

@@ -12,6 +12,7 @@ from ..files import sha256, write_json
 
 if TYPE_CHECKING:
     import os
+    from collections.abc import Collection
 
 MANIFEST = "export.json"
 """Name of the manifest; a folder that has it is an exported model."""
@@ -20,6 +21,9 @@ FORMAT_VERSION = 1
 
 GRAPH_FILES = {"onnxruntime": ("model.onnx",), "openvino": ("openvino.xml", "openvino.bin")}
 """The files of each runtime's graph; the first is the one it opens."""
+
+WEIGHTS = "model.safetensors"
+"""What a packed model's ONNX graph reads its weights from, and torch as well."""
 
 
 @dataclass(frozen=True)
@@ -79,11 +83,13 @@ class Manifest:
         write_json(Path(folder, MANIFEST), {"format_version": FORMAT_VERSION, **asdict(self)})
 
 
-def describe_files(folder: str | os.PathLike[str], runtime: str) -> dict[str, dict[str, Any]]:
-    """Size and checksum of the files of a runtime's graph, as :class:`Graph` holds them."""
+def describe_files(
+    folder: str | os.PathLike[str], runtime: str, shared: tuple[str, ...] = ()
+) -> dict[str, dict[str, Any]]:
+    """Size and checksum of the files of a runtime's graph and of those that it shares, as :class:`Graph` holds them."""
     return {
         name: {"bytes": Path(folder, name).stat().st_size, "sha256": sha256(Path(folder, name))}
-        for name in GRAPH_FILES[runtime]
+        for name in (*GRAPH_FILES[runtime], *shared)
     }
 
 
@@ -126,7 +132,7 @@ def _is_sound(manifest: Manifest) -> bool:
     numbers = (manifest.dimension, manifest.max_seq_length, manifest.pad_token_id)
     return (
         bool(manifest.graphs)
-        and all(tuple(graph.files) == GRAPH_FILES[name] for name, graph in manifest.graphs.items())
+        and all(tuple(graph.files) in _allowed_files(name) for name, graph in manifest.graphs.items())
         and all({"bytes", "sha256"} <= set(e) for graph in manifest.graphs.values() for e in graph.files.values())
         and all(isinstance(number, int) and number >= 0 for number in numbers)
         and manifest.max_seq_length > 0
@@ -134,13 +140,25 @@ def _is_sound(manifest: Manifest) -> bool:
     )
 
 
-def check_files(folder: str | os.PathLike[str], graph: Graph) -> None:
+def _allowed_files(runtime: str) -> tuple[tuple[str, ...], ...]:
+    files = GRAPH_FILES[runtime]
+    return (files, (*files, WEIGHTS)) if runtime == "onnxruntime" else (files,)
+
+
+def check_files(folder: str | os.PathLike[str], graph: Graph, names: Collection[str] | None = None) -> None:
     """Compare a graph's files with their sizes and checksums: a damaged graph may run and give wrong numbers.
+
+    Args:
+        folder: An exported folder.
+        graph: The graph.
+        names: Which of its files; by default all.
 
     Raises:
         InputError: A file is missing, or is not the one that was exported.
     """
     for name, expected in graph.files.items():
+        if names is not None and name not in names:
+            continue
         path = Path(folder, name)
         if not path.is_file():
             raise InputError(f"{path} is missing: export the model again.")

@@ -79,6 +79,20 @@ def test_dynamic_quantization_keeps_named_layers_in_float_and_can_leave_a_bit_ou
     assert weight(["0.linear"], False).dtype == np.float32
 
 
+def test_what_comes_after_the_encoder_stays_in_float_as_a_gemm_too():
+    from onnx import TensorProto, helper, numpy_helper
+
+    weight = np.random.default_rng(0).normal(size=(64, 32)).astype(np.float32)
+    node = helper.make_node("Gemm", ["x", "weight", "bias"], ["y"], name="2.linear", transB=1)
+    inputs, outputs = (
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["b", d])] for name, d in (("x", 32), ("y", 64))
+    )
+    constants = [numpy_helper.from_array(weight, "weight"), numpy_helper.from_array(weight[:, 0].copy(), "bias")]
+    graph = helper.make_graph([node], "g", inputs, outputs, constants)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
+    assert {i.data_type for i in quantize_dynamic(model, [], False).graph.initializer} == {TensorProto.FLOAT}
+
+
 def test_half_precision_halves_large_constants_and_keeps_the_result():
     model = store_as_half(lookup_and_product(TABLE))
     assert {i.data_type for i in model.graph.initializer} == {onnx.TensorProto.FLOAT16}

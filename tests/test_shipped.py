@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+import shutil
+
+import numpy as np
+import pytest
+
+from distilface_st import EdgeEncoder, InputError, load_model, shipped_model
+
+for _package in ("onnx", "onnxruntime", "onnxscript"):
+    pytest.importorskip(_package)
+
+
+def cosines(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    return (a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
+
+
+def test_names_of_shipped_models():
+    from distilface_st.shipped import SHIPPED, is_shipped
+
+    with pytest.raises(InputError, match="no shipped model 'huge': choose from mini, micro"):
+        shipped_model("huge")
+    assert [is_shipped(name) for name in (*SHIPPED, "distilface-mini", "distilface-huge", "bundled", "minimal")] == [
+        *(True,) * 3,
+        *(False,) * 3,
+    ]
+
+
+def test_a_folder_of_ones_own_goes_before_a_short_name(tmp_path, monkeypatch):
+    from distilface_st.shipped import is_shipped
+
+    (tmp_path / "mini").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert not is_shipped("mini")
+    assert is_shipped("distilface-mini")
+
+
+def test_without_a_folder_the_shipped_model_opens(packed, tmp_path, monkeypatch):
+    from distilface_st import shipped
+
+    monkeypatch.setattr(shipped, "_ASSETS", tmp_path)
+    for opened in (EdgeEncoder, load_model):
+        with pytest.raises(InputError, match="This installation has no distilface-mini"):
+            opened()
+    shutil.copytree(packed, tmp_path / "mini")
+    assert shipped_model() == shipped_model("distilface-mini") == tmp_path / "mini"
+    assert EdgeEncoder().encode("a cat").shape == load_model().encode("a cat").shape == (40,)
+
+
+def test_what_is_shipped_opens_on_both_sides_and_agrees():
+    try:
+        folder = shipped_model()
+    except InputError as missing:
+        pytest.skip(str(missing))
+    texts = ["A man is playing a guitar.", "Somebody makes music.", "The stock market fell."]
+    found = load_model(device="cpu").encode(texts, normalize_embeddings=True)
+    assert cosines(EdgeEncoder().encode(texts), found).min() > 0.98
+    assert found[0] @ found[1] > found[0] @ found[2]
+    assert sum(path.stat().st_size for path in folder.rglob("*")) < 15_000_000
