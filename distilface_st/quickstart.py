@@ -21,8 +21,8 @@ from .evaluation.retrieval import ranks_of_own, scores_of_ranks
 from .evaluation.sts import STSEvaluator
 from .files import atomic_folder, write_json
 from .model import build_model
-from .offline import bundled_encoder
 from .provenance import model_fingerprint, provenance, text_fingerprint
+from .shipped import shipped_model
 from .training import TrainingConfig, train
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ QUESTIONS = (
     "What is the middle value of a list of numbers?",
 )
 CONFIG = TrainingConfig(
-    encoder="sentence-transformers/all-MiniLM-L6-v2",
+    encoder="distilface-mini",
     layers="last",
     views="pairs",
     symmetric=True,
@@ -89,7 +89,7 @@ def quickstart(
     Args:
         output: Folder for the model, its history and ``quickstart.json``; that of an earlier quickstart is replaced.
         config: The settings of training.
-        encoder: The model to begin with; by default the bundled one.
+        encoder: The model to begin with; by default the shipped one.
         packages: Packages whose docstrings are trained on, where installed, next to the standard library's.
         sts_dir: Folder with STS-B in SentEval's layout: scored on as well, if given.
         device: ``cpu``, ``cuda``, ``mps``, ...; the best there is by default.
@@ -103,14 +103,13 @@ def quickstart(
 
     Raises:
         InputError: ``output`` is something else than an earlier quickstart's folder.
-        MissingExtraError: No encoder is given and the bundled one is not installed.
         TrainingInterrupted: SIGINT or SIGTERM came during training. Nothing is kept.
     """
     output = Path(output)
     _check_output(output)
     clock = _Clock(announce)
     clock.begin("Opening the encoder")
-    model = build_model(encoder or bundled_encoder(), layers=config.layers, device=device)
+    model = build_model(encoder or shipped_model(), layers=config.layers, device=device)
     before = model_fingerprint(model)
     clock.begin("Gathering text")
     docs = gather_python_docs(packages)

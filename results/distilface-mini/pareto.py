@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
+from matplotlib.patheffects import withStroke
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from matplotlib.transforms import Bbox
 
 from distilface_st.files import atomic_file
 
@@ -32,7 +34,10 @@ PUBLISHED = {
 """Bytes and average5 as their authors give them; nothing of them was measured here."""
 
 INK, ACCENT, MUTED = "#333333", "#c1121f", "#4a6fa5"
-RADII = (9, 14, 20, 28, 38, 50, 64)
+FLOOR = 68.0
+"""Lower scores are drawn at the bottom edge, with the score beside the name."""
+
+RADII = (9, 12, 16, 21, 27, 34, 42, 51, 61, 72)
 DIRECTIONS = ((1, 0), (-1, 0), (0, 1), (0, -1), (0.7, 0.7), (-0.7, 0.7), (0.7, -0.7), (-0.7, -0.7))
 
 
@@ -46,6 +51,13 @@ class Point:
     @property
     def is_ours(self) -> bool:
         return self.label.startswith(OURS)
+
+    @property
+    def shown(self) -> Point:
+        """Where it is drawn."""
+        if self.y >= FLOOR:
+            return self
+        return Point(f"{self.label} ({self.y:.1f})", self.x, FLOOR, self.measured)
 
 
 def values(rows: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
@@ -104,22 +116,25 @@ def draw(points: list[Point], heading: str, path: Path, smaller_is_better: bool)
     axes.step([p.x for p in front], [p.y for p in front], where=where, color=INK, alpha=0.25, linewidth=1.2, zorder=1)
     for point in points:
         colour = ACCENT if point.is_ours else MUTED
-        face = colour if point.measured else "none"
-        shape, size = ("*", 17) if point.is_ours else ("o", 8)
-        axes.plot(point.x, point.y, shape, color=colour, markerfacecolor=face, markersize=size, zorder=3)
+        face = colour if point.measured else "white"
+        shape, size = ("*", 17) if point.is_ours else ("o" if point.y >= FLOOR else "v", 8)
+        axes.plot(
+            point.x, point.shown.y, shape, color=colour, markerfacecolor=face, markersize=size, zorder=3, clip_on=False
+        )
     axes.set_xscale("log")
-    axes.margins(x=0.1, y=0.1)
+    axes.margins(x=0.1)
+    axes.set_ylim(FLOOR if min(point.y for point in points) < FLOOR + 1 else None, max(p.y for p in points) + 1.5)
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axes.xaxis.set_major_formatter(ScalarFormatter())
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_xlabel(f"{heading} (log)")
     axes.set_ylabel("average5: Spearman x 100, mean of STS12-15 and STS-B")
     axes.grid(alpha=0.2)
     axes.spines[["top", "right"]].set_visible(False)
     if any(not point.measured for point in points):
-        axes.text(0.99, 0.02, "hollow: as published", transform=axes.transAxes, ha="right", color=INK, fontsize=9)
+        axes.set_title("hollow: as published", loc="right", color=INK, fontsize=9)
     canvas.draw()
-    write_labels(axes, points)
+    write_labels(axes, [point.shown for point in points])
     with atomic_file(path) as temporary:
         figure.savefig(temporary, dpi=150)
 
@@ -138,7 +153,7 @@ def write_labels(axes: Any, points: list[Point]) -> None:
     renderer = axes.figure.canvas.get_renderer()
     scale = axes.figure.dpi / 72
     inside = axes.get_window_extent(renderer)
-    taken = [_box(axes, point, 8 * scale) for point in points]
+    taken = [_box(axes, point, (9 if point.is_ours else 5) * scale) for point in points]
     for point in sorted(points, key=lambda p: not p.is_ours):
         text = axes.annotate(
             point.label,
@@ -150,19 +165,31 @@ def write_labels(axes: Any, points: list[Point]) -> None:
             fontsize=10 if point.is_ours else 9,
             color=ACCENT if point.is_ours else INK,
             fontweight="bold" if point.is_ours else "normal",
-            arrowprops={"arrowstyle": "-", "color": INK, "alpha": 0.3, "linewidth": 0.7, "shrinkA": 0, "shrinkB": 5},
+            path_effects=[withStroke(linewidth=3, foreground="white")],
+            zorder=4,
         )
         size = text.get_window_extent(renderer)
-        places = list(_places(size.width / scale, size.height / scale))
-        costs = []
-        for place in places:
+        width, height = size.width / scale, size.height / scale
+        least, best = float("inf"), (0.0, 0.0)
+        for place in _places(width, height):
             text.set_position(place)
-            box = text.get_window_extent(renderer).padded(1.5 * scale)
-            costs.append(sum(box.overlaps(other) for other in taken) + 3 * (not _within(inside, box)))
-            if costs[-1] == 0:
-                break
-        text.set_position(places[costs.index(min(costs))])
-        taken.append(text.get_window_extent(renderer).padded(1.5 * scale))
+            box = text.get_window_extent(renderer).padded(2 * scale)
+            cost = sum(box.overlaps(other) for other in taken) + 3 * (not _within(inside, box))
+            if cost < least:
+                least, best = cost, place
+        text.set_position(best)
+        taken.append(text.get_window_extent(renderer).padded(2 * scale))
+        _leader(axes, point, best, width, height)
+
+
+def _leader(axes: Any, point: Point, at: tuple[float, float], width: float, height: float) -> None:
+    """A thin line from a marker to a label that stands apart from it."""
+    x = min(max(0.0, at[0] - width / 2), at[0] + width / 2)
+    y = min(max(0.0, at[1] - height / 2), at[1] + height / 2)
+    if x**2 + y**2 < 14**2:
+        return
+    style = {"arrowstyle": "-", "color": INK, "alpha": 0.4, "linewidth": 0.7, "shrinkA": 0, "shrinkB": 4}
+    axes.annotate("", (point.x, point.y), xytext=(x, y), textcoords="offset points", arrowprops=style)
 
 
 def _places(width: float, height: float) -> Iterator[tuple[float, float]]:
@@ -173,8 +200,6 @@ def _places(width: float, height: float) -> Iterator[tuple[float, float]]:
 
 
 def _box(axes: Any, point: Point, radius: float) -> Any:
-    from matplotlib.transforms import Bbox
-
     x, y = axes.transData.transform((point.x, point.y))
     return Bbox.from_extents(x - radius, y - radius, x + radius, y + radius)
 
