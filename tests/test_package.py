@@ -66,6 +66,12 @@ def test_the_wheel_holds_the_package_its_commands_and_nothing_else(tmp_path):
     (wheel,) = tmp_path.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
+        bytes_of = {
+            kind: sum(
+                e.compress_size for e in archive.infolist() if e.filename.startswith(f"distilface_st/assets/{kind}/")
+            )
+            for kind in ("mini", "micro")
+        }
         entry_points = archive.read(next(n for n in names if n.endswith("entry_points.txt"))).decode()
         description = archive.read(next(n for n in names if n.endswith("METADATA"))).decode()
     tracked = subprocess.run(["git", "ls-files", "*.py"], cwd=ROOT, capture_output=True, text=True, check=False).stdout
@@ -74,6 +80,8 @@ def test_the_wheel_holds_the_package_its_commands_and_nothing_else(tmp_path):
     assert expected <= names
     assert "distilface_st/py.typed" in names
     assert {str(p.relative_to(ROOT)) for p in (ROOT / "distilface_st/assets").rglob("*") if p.is_file()} <= names
+    assert 0 < bytes_of["micro"] <= 4_000_000
+    assert 0 < bytes_of["mini"] <= 12_000_000
     outside = {n for n in names if not n.startswith(("distilface_st/", "distilface_st-"))}
     assert outside == set()
     assert any(n.endswith("licenses/LICENSE") for n in names)

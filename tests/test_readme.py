@@ -23,6 +23,11 @@ def block(word: str) -> str:
     return found
 
 
+def test_the_shipped_model(capsys):
+    exec(block("load_model()"), {})
+    assert 0.7 < float(re.search(r"\d\.\d+", capsys.readouterr().out)[0]) < 1
+
+
 def test_use(tiny_distilbert, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     names: dict = {}
@@ -46,7 +51,7 @@ def test_an_export_without_torch(exported, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "light").symlink_to(exported)
     names: dict = {}
-    exec(block("EdgeEncoder"), names)
+    exec(block('EdgeEncoder("light")'), names)
     assert names["embeddings"].shape == (2, 32)
     np.testing.assert_allclose(load_model("light").encode("It is sunny."), names["embeddings"][0], atol=1e-2)
 

@@ -5,7 +5,8 @@ import shutil
 import numpy as np
 import pytest
 
-from distilface_st import EdgeEncoder, InputError, load_model, shipped_model
+from distilface_st import EdgeEncoder, InputError, load_model, shipped_model, sts_suite
+from distilface_st.datasets.sts import AVERAGE6
 
 for _package in ("onnx", "onnxruntime", "onnxscript"):
     pytest.importorskip(_package)
@@ -57,3 +58,18 @@ def test_what_is_shipped_opens_on_both_sides_and_agrees():
     assert cosines(EdgeEncoder().encode(texts), found).min() > 0.98
     assert found[0] @ found[1] > found[0] @ found[2]
     assert sum(path.stat().st_size for path in folder.rglob("*")) < 15_000_000
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "least", "megabytes"), [("mini", 79.0, 12), ("micro", 74.0, 4)])
+def test_what_is_shipped_scores_as_it_should_and_is_small(name, least, megabytes, data_dir):
+    folder = shipped_model(name)
+    assert sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) <= megabytes * 1_000_000
+    encoder = EdgeEncoder(folder)
+
+    class Plain:
+        def encode(self, sentences, **_):
+            return encoder.encode(sentences)
+
+    report = sts_suite(Plain(), data_dir / "sts", list(AVERAGE6))
+    assert report["average5"] >= least
