@@ -9,7 +9,22 @@ import typer
 
 from ..errors import InputError
 from ._common import Device, JsonFile, StsDir, console, encoder_path, parse_layers, write_result
-from ._training import EvalFile, Resume, show_training, training_evaluator
+from ._training import (
+    EvalFile,
+    EvaluateEvery,
+    LearningRate,
+    MaxLength,
+    Patience,
+    Precision,
+    Resume,
+    RowsAStep,
+    RunSeed,
+    Schedule,
+    Steps,
+    WarmupSteps,
+    show_training,
+    training_evaluator,
+)
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
@@ -86,21 +101,16 @@ def distill(
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Read this many records at most.")] = None,
     column: Annotated[str | None, typer.Option(help="Column or field with the text.")] = None,
-    steps: Annotated[int | None, typer.Option(min=1)] = None,
-    batch_size: Annotated[int | None, typer.Option(min=2)] = None,
-    learning_rate: Annotated[float | None, typer.Option()] = None,
-    schedule: Annotated[str | None, typer.Option(help="Learning-rate schedule of transformers.")] = None,
-    warmup_steps: Annotated[int | None, typer.Option(min=0)] = None,
+    steps: Steps = None,
+    batch_size: RowsAStep = None,
+    learning_rate: LearningRate = None,
+    schedule: Schedule = None,
+    warmup_steps: WarmupSteps = None,
     dropout: Annotated[float | None, typer.Option(help="Dropout probability of the student.")] = None,
-    max_length: Annotated[int | None, typer.Option(min=3, help="Tokens of a training sentence.")] = None,
-    precision: Annotated[str | None, typer.Option(help="auto, fp32, bf16 or fp16.")] = None,
-    evaluate_every: Annotated[
-        int | None, typer.Option(min=1, help="Steps between evaluations and checkpoints.", rich_help_panel=_RUN)
-    ] = None,
-    patience: Annotated[
-        int | None,
-        typer.Option(min=1, help="Stop after this many evaluations without a better score.", rich_help_panel=_RUN),
-    ] = None,
+    max_length: MaxLength = None,
+    precision: Precision = None,
+    evaluate_every: EvaluateEvery = None,
+    patience: Patience = None,
     sts_dir: StsDir = None,
     eval_file: EvalFile = None,
     cache_dir: Annotated[
@@ -108,7 +118,7 @@ def distill(
         typer.Option(help="Folder of the teachers' embeddings, shared by runs.", rich_help_panel=_RUN),
     ] = None,
     resume: Resume = False,
-    seed: Annotated[int | None, typer.Option(min=0, help="Seed of everything random.", rich_help_panel=_RUN)] = None,
+    seed: RunSeed = None,
     device: Device = None,
     json_file: JsonFile = None,
 ) -> None:

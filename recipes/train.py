@@ -19,7 +19,22 @@ from ._common import (
     parse_modes,
     write_result,
 )
-from ._training import EvalFile, Resume, show_training, training_evaluator
+from ._training import (
+    EvalFile,
+    EvaluateEvery,
+    LearningRate,
+    MaxLength,
+    Patience,
+    Precision,
+    Resume,
+    RowsAStep,
+    RunSeed,
+    Schedule,
+    Steps,
+    WarmupSteps,
+    show_training,
+    training_evaluator,
+)
 
 if TYPE_CHECKING:
     from ..datasets.text_data import TextData
@@ -73,31 +88,24 @@ def train(
     limit: Annotated[
         int | None, typer.Option(min=1, help="Read this many records at most.", rich_help_panel=_DATA)
     ] = None,
-    steps: Annotated[int | None, typer.Option(min=1)] = None,
-    batch_size: Annotated[int | None, typer.Option(min=2)] = None,
+    steps: Steps = None,
+    batch_size: RowsAStep = None,
     mini_batch_size: Annotated[
         int | None,
         typer.Option(min=1, help="Forward this many at once and cache gradients: large batches in little memory."),
     ] = None,
-    learning_rate: Annotated[float | None, typer.Option()] = None,
-    schedule: Annotated[
-        str | None, typer.Option(help="Learning-rate schedule of transformers: linear, cosine, constant, ...")
-    ] = None,
-    warmup_steps: Annotated[int | None, typer.Option(min=0)] = None,
+    learning_rate: LearningRate = None,
+    schedule: Schedule = None,
+    warmup_steps: WarmupSteps = None,
     weight_decay: Annotated[float | None, typer.Option(min=0)] = None,
     max_grad_norm: Annotated[float | None, typer.Option(min=0)] = None,
     temperature: Annotated[float | None, typer.Option()] = None,
     symmetric: Annotated[bool | None, typer.Option(help="Also contrast positives with anchors.")] = None,
     dropout: Annotated[float | None, typer.Option(help="Dropout probability; the encoder's own by default.")] = None,
-    max_length: Annotated[int | None, typer.Option(min=3, help="Tokens of a training sentence.")] = None,
-    precision: Annotated[str | None, typer.Option(help="auto, fp32, bf16 or fp16.")] = None,
-    evaluate_every: Annotated[
-        int | None, typer.Option(min=1, help="Steps between evaluations and checkpoints.", rich_help_panel=_RUN)
-    ] = None,
-    patience: Annotated[
-        int | None,
-        typer.Option(min=1, help="Stop after this many evaluations without a better score.", rich_help_panel=_RUN),
-    ] = None,
+    max_length: MaxLength = None,
+    precision: Precision = None,
+    evaluate_every: EvaluateEvery = None,
+    patience: Patience = None,
     sts_dir: StsDir = None,
     all_sets: Annotated[
         bool,
@@ -109,7 +117,7 @@ def train(
     ] = False,
     eval_file: EvalFile = None,
     resume: Resume = False,
-    seed: Annotated[int | None, typer.Option(min=0, help="Seed of everything random.", rich_help_panel=_RUN)] = None,
+    seed: RunSeed = None,
     device: Device = None,
     json_file: JsonFile = None,
 ) -> None:
