@@ -47,7 +47,7 @@ class Teacher:
     Attributes:
         encoder: What embeds.
         name: What to call it.
-        fingerprint: Tells its embeddings from those of any other.
+        fingerprint: Tells its embeddings from those of any other weights, modules or settings.
     """
 
     encoder: Encoder
@@ -69,13 +69,21 @@ def open_teacher(path: str | os.PathLike[str], device: str | None = None) -> Tea
         return teacher_of(load_model(path, device=device), Path(path).name)
     manifest = read_manifest(path)
     sums = [entry["sha256"] for graph in manifest.graphs.values() for entry in graph.files.values()]
-    digest = hashlib.blake2b("".join([manifest.model["fingerprint"], *sums]).encode(), digest_size=8)
-    return Teacher(EdgeEncoder(path), Path(path).name, digest.hexdigest())
+    encoder = EdgeEncoder(path)
+    settings = [encoder.max_seq_length, encoder.prompts, encoder.default_prompt_name, encoder.truncate_dim]
+    return Teacher(encoder, Path(path).name, _digest([manifest.model["fingerprint"], *sums, *settings]))
 
 
 def teacher_of(model: SentenceTransformer, name: str = "teacher") -> Teacher:
     """A SentenceTransformer as a teacher."""
-    return Teacher(cast("Encoder", model), name, model_fingerprint(model))
+    modules = [f"{type(module).__name__} {module}" for module in model]
+    settings = [model.max_seq_length, dict(model.prompts), model.default_prompt_name, model.truncate_dim]
+    return Teacher(cast("Encoder", model), name, _digest([model_fingerprint(model), *modules, *settings]))
+
+
+def _digest(parts: list[Any]) -> str:
+    """64-bit BLAKE2b of what decides an embedding: weights, modules, and the settings of ``encode``."""
+    return hashlib.blake2b(json.dumps(parts).encode(), digest_size=8).hexdigest()
 
 
 def teacher_embeddings(

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import copy
 import json
 
 import numpy as np
 import pytest
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.modules import Pooling
 
 from distilface_st import InputError, open_teacher
 from distilface_st.distillation import teachers
@@ -71,6 +74,22 @@ def test_a_damaged_cache_is_made_again(data, tmp_path, damage):
     found = teacher_embeddings(Teacher(again, "t", "a"), data, cache_dir=tmp_path)
     assert len(again.seen) == len(data.dataset)
     np.testing.assert_array_equal(found, whole)
+
+
+def test_other_settings_of_the_same_weights_are_another_teacher(teacher_model):
+    found = [teacher_of(teacher_model).fingerprint]
+    other = copy.deepcopy(teacher_model)
+    assert teacher_of(other).fingerprint == found[0]
+    other.max_seq_length = 7
+    found.append(teacher_of(other).fingerprint)
+    other.truncate_dim = 8
+    found.append(teacher_of(other).fingerprint)
+    other.prompts = {"query": "query: "}
+    other.default_prompt_name = "query"
+    found.append(teacher_of(other).fingerprint)
+    pooled = SentenceTransformer(modules=[teacher_model[0], Pooling(32, "cls")], device="cpu")
+    found.append(teacher_of(pooled).fingerprint)
+    assert len(set(found)) == len(found)
 
 
 def test_embeddings_that_cannot_be_are_refused(data, tmp_path):
