@@ -58,7 +58,8 @@ def distill(
     layers: Annotated[
         str | None,
         typer.Option(
-            help="Layers to keep: a number (evenly spaced), first:N, or indices with commas.", rich_help_panel=_STUDENT
+            help="Layers to keep: a number (evenly spaced), first:N, or indices with commas (a single one: 1,).",
+            rich_help_panel=_STUDENT,
         ),
     ] = None,
     embedding_size: Annotated[
@@ -238,7 +239,7 @@ def _layers(text: str | None) -> int | str | list[int] | None:
         return text
     if text.isdigit():
         return int(text)
-    found = parse_layers(text)
+    found = parse_layers(text.removesuffix(","))  # "1," is the layer with index 1
     if isinstance(found, str):
         raise InputError(f"--layers {text}: give a number, first:N, or indices with commas.")
     return found
