@@ -126,7 +126,7 @@ def fit(
     arguments = _arguments(config, output, model, device, evaluator, checkpoint is not None, batch_sampler)
     loss = make_loss(arguments.world_size)
     run = begin_run(model, data, config.to_dict(), config.seed, output, resume)
-    run |= {**(record or {})}
+    run |= record or {}
     run["loss"] = {"name": type(loss).__name__, "settings": loss.get_config_dict(), "citation": loss.citation}
     set_seed(config.seed)
     _set_dropout(model, config.dropout)

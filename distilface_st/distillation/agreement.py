@@ -39,9 +39,10 @@ def teacher_pairs(
     """
     if len(sentences) < 2:
         raise InputError("Comparing student and teacher needs at least two sentences that are held out.")
-    total = sum(weights or [1.0] * len(teachers))
+    weights = weights or [1.0] * len(teachers)
+    total = sum(weights)
     similarities: np.ndarray = np.zeros((len(sentences), len(sentences)))
-    for teacher, weight in zip(teachers, weights or [1.0] * len(teachers), strict=True):
+    for teacher, weight in zip(teachers, weights, strict=True):
         rows = np.asarray(teacher.encoder.encode(list(sentences), normalize_embeddings=True), dtype=np.float64)
         similarities += weight / total * (rows @ rows.T)
     np.fill_diagonal(similarities, -np.inf)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from pyarrow.compute import utf8_length
 from sentence_transformers.base.sampler import DefaultBatchSampler
 
 if TYPE_CHECKING:
@@ -48,9 +49,8 @@ class LengthBatchSampler(DefaultBatchSampler):
         super().__init__(dataset, batch_size, drop_last, seed=seed, **kwargs)
         self.seed = seed
         self.embeddings = embeddings
-        column = dataset.with_format("arrow")
-        lengths = [np.asarray([len(text.as_py()) for text in block["sentence"]]) for block in column.iter(10_000)]
-        self.lengths = np.concatenate(lengths)
+        blocks = dataset.with_format("arrow").iter(10_000)
+        self.lengths = np.concatenate([utf8_length(block["sentence"]).to_numpy() for block in blocks])
 
     def __iter__(self) -> Iterator[list[int]]:
         rng = np.random.default_rng((self.seed, self.epoch))
@@ -81,7 +81,7 @@ class LengthBatchSampler(DefaultBatchSampler):
     def _by_topic(self, rows: np.ndarray, embeddings: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """The rows in the order of the batches that they are dealt out to."""
         count = len(rows) // self.batch_size
-        vectors = embeddings[np.sort(rows)].astype(np.float32)[np.argsort(np.argsort(rows))]
+        vectors = embeddings[rows].astype(np.float32)
         nearness = vectors @ vectors[rng.choice(len(rows), count, replace=False)].T
         room = np.full(count, self.batch_size)
         dealt: list[list[int]] = [[] for _ in range(count)]

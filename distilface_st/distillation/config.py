@@ -12,8 +12,8 @@ from ..training_config import RunSettings
 class DistillationConfig(RunSettings):
     """Everything that decides a distillation run but student, teachers and data.
 
-    The objectives and their sources are those of :class:`distilface_st.losses.DistillationLoss`; the values were chosen
-    on STS-B dev, see ``results/distilface-mini``.
+    The objectives and their sources are those of :class:`distilface_st.losses.DistillationLoss`; temperatures
+    are their authors', and some of the other values were compared on STS-B dev, see ``results/distilface-mini``.
 
     Attributes:
         regression: Weight of the objective; 0 leaves it out. The next three likewise.

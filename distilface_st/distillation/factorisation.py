@@ -54,14 +54,13 @@ def factorised_encoder(encoder: PreTrainedModel, embedding_size: int) -> Electra
 def _fill(electra: Any, wide: Any, size: int) -> None:
     words = _centred(wide.word_embeddings.weight)
     positions = _centred(wide.position_embeddings.weight + wide.token_type_embeddings.weight[0])
-    _, vectors = torch.linalg.eigh(
-        (words + positions.mean(dim=0)).T.double() @ (words + positions.mean(dim=0)).double()
-    )
+    typical = words + positions.mean(dim=0)
+    _, vectors = torch.linalg.eigh(typical.T.double() @ typical.double())
     leading = vectors.flip(1)[:, : size - 1].float()
     across = _across_ones(size)
     narrow, narrow_positions = words @ leading @ across, positions @ leading @ across
     scale = (narrow + narrow_positions.mean(dim=0)).std(dim=1, unbiased=False).mean()
-    wide_scale = (words + positions.mean(dim=0)).std(dim=1, unbiased=False).mean()
+    wide_scale = typical.std(dim=1, unbiased=False).mean()
     table = electra.embeddings
     table.word_embeddings.weight.copy_(narrow)
     table.position_embeddings.weight.copy_(narrow_positions)

@@ -1,4 +1,4 @@
-"""What each choice behind distilface-mini is worth: short runs that differ from one another in one thing.
+"""What each choice behind distilface-mini is worth: short runs that differ from ``base`` in little.
 
     python results/distilface-mini/ablation.py TEACHERS EXPORTS TEXT ../shared/data/sts WORK [NAME ...]
 
@@ -39,7 +39,6 @@ RUNS: dict[str, dict[str, Any]] = {
     "batch 64": {"config": {"batch_size": 64, "steps": 400}},
     "mpnet alone": {"teachers": ("mpnet",)},
     "paraphrase alone": {"teachers": ("paraphrase-l3",)},
-    "Wikipedia alone": {"text": "wiki"},
     "cut from MiniLM-L6": {"source": "minilm-l6", "student": {"layers": 3, "embedding_size": 128}},
     "embeddings whole": {"student": {}},
     "embeddings 64": {"student": {"embedding_size": 64}},
@@ -67,8 +66,7 @@ def main() -> None:
 
 
 def run(given: dict[str, Any], folder: Path, teachers: Path, exports: Path, text: Path, dev: Any, cache: Path) -> None:
-    source = text.with_name(f"{text.stem}-wiki.txt") if given.get("text") == "wiki" else text
-    data = load_sentences(source)
+    data = load_sentences(text)
     student = make_student(
         teachers / given.get("source", FROM), **given.get("student", {"embedding_size": 128}), data=data, device="cpu"
     )

@@ -50,17 +50,18 @@ load_model({folder})  # an ordinary SentenceTransformer, to use or to train furt
 
 ## What it is
 
-{layers} BERT layers of 384 hidden dimensions, mean pooling, at most {tokens} tokens. Word embeddings of
+{layers} of 384 hidden dimensions, mean pooling, at most {tokens} tokens. Word embeddings of
 {embedding_size} dimensions for {vocabulary:,} word pieces, projected to 384: in transformers' words an `ElectraModel`.
 One set of int8 weights, a scale a row, in `model.safetensors`: torch widens them, `model.onnx` reads them as they lie.
 
 ## How it was made
 
 By `distilface distill`, see `results/distilface-mini` in the source repository: cut from paraphrase-MiniLM-L3-v2 and
-trained for {steps:,} steps of {batch_size} sentences to embed as two teachers do: all-mpnet-base-v2 and
+trained, to step {steps:,} of {batch_size} sentences each, to embed as two teachers do: all-mpnet-base-v2 and
 paraphrase-MiniLM-L3-v2 (both Apache-2.0, by the sentence-transformers authors). Objectives: regression, in-batch
 contrast and relations. Text, {sentences:,} sentences without labels: English Wikipedia (CC BY-SA), glosses and examples
-of WordNet 3.0 (Princeton University), sentences of a small grammar. No sentence of an STS set was trained on; the
+of WordNet 3.0 (Princeton University), sentences of a small grammar, written in the manner of captions, headlines and
+forum talk with knowledge that STS holds such text. No sentence of an STS set was trained on; the
 checkpoint was chosen on STS-B dev. The teachers had been trained on public pairs, among them captions of the
 collections from which STS drew some of its own.
 
@@ -78,7 +79,8 @@ The average is that of STS12-15 and STS-B, as in the DistilFACE paper.
 
 English. Short, general text: sentences and short paragraphs, not code, not law. It inherits the biases of its teachers
 and their text. onnxruntime quantizes activations with one scale a batch, so that an embedding varies a little with its
-batch mates.
+batch mates. Trained on inputs of at most 64 tokens: longer ones are read, but worse than by the teacher
+(results/distilface-mini). One training run, one seed.
 """
 
 
@@ -129,7 +131,9 @@ def card(name: str, folder: Path, model: Any, record: dict[str, Any], found: dic
         parameters=sum(parameter.numel() for parameter in model.parameters()),
         megabytes=sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 1e6,
         dimensions=model.get_embedding_dimension(),
-        layers={1: "One", 2: "Two", 3: "Three", 4: "Four"}[config.num_hidden_layers],
+        layers={1: "One BERT layer", 2: "Two BERT layers", 3: "Three BERT layers", 4: "Four BERT layers"}[
+            config.num_hidden_layers
+        ],
         tokens=MAX_TOKENS,
         embedding_size=config.embedding_size,
         vocabulary=config.vocab_size,
