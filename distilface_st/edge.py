@@ -127,6 +127,11 @@ class EdgeEncoder:
             embeddings[rows] = self._engine.run(feeds)[:, :dimension]
         return _unit(embeddings) if normalize_embeddings else embeddings
 
+    def token_counts(self, sentences: Sequence[str]) -> list[int]:
+        """Tokens of each sentence before it is cut at the longest input, special tokens not counted."""
+        check_sentences(sentences)
+        return self._tokenizer.counts(sentences)
+
     def _one(self, sentence: str, prompt: str) -> np.ndarray:
         ids = np.array([self._tokenizer.ids_of_one(prompt + sentence if prompt else sentence)], dtype=np.int64)
         return self._engine.run(batch_feeds(ids, None, self.manifest, self._prompt_length(prompt)))

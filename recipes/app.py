@@ -14,8 +14,10 @@ from .distill import distill
 from .encode import encode
 from .evaluate import evaluate
 from .export import export
+from .index import index
 from .poolings import poolings
 from .quickstart import quickstart
+from .search import search
 from .similarity import similarity
 from .train import train
 
@@ -51,7 +53,7 @@ def _root(
     pass
 
 
-for _recipe in (train, distill, evaluate, poolings, export, benchmark, encode, similarity):
+for _recipe in (train, distill, evaluate, poolings, export, benchmark, encode, similarity, index, search):
     app.command()(_recipe)
 
 

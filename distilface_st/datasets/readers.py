@@ -49,14 +49,14 @@ def _read_txt(path: Path, columns: Columns) -> Iterator[Block]:
         raise InputError(
             f"{path}: a .txt file holds one text a line; pairs need two columns (.tsv, .csv, .jsonl, .parquet)"
         )
-    for _, lines in _line_blocks(path):
+    for _, lines in line_blocks(path):
         yield [lines]
 
 
 def _read_tsv(path: Path, columns: Columns) -> Iterator[Block]:
     indices: list[int] | None = None
     width = 0
-    for first, lines in _line_blocks(path):
+    for first, lines in line_blocks(path):
         block = _empty_block(columns)
         for number, line in enumerate(lines, first):
             cells = line.rstrip("\r").split("\t")
@@ -76,7 +76,7 @@ def _tsv_layout(cells: list[str], columns: Columns, where: str) -> tuple[list[in
 
 
 def _read_csv(path: Path, columns: Columns) -> Iterator[Block]:
-    lines = (line + "\n" for _, block in _line_blocks(path) for line in block)
+    lines = (line + "\n" for _, block in line_blocks(path) for line in block)
     rows = csv.reader(lines, strict=True)
     indices: list[int] | None = None
     width = 0
@@ -121,14 +121,14 @@ def _add_blank(block: Block) -> None:
 
 def _read_jsonl(path: Path, columns: Columns) -> Iterator[Block]:
     fields: list[str] | None = None
-    for first, lines in _line_blocks(path):
+    for first, lines in line_blocks(path):
         block = _empty_block(columns)
         for number, line in enumerate(lines, first):
             if not line.strip():
                 _add_blank(block)
                 continue
             where = f"{path}:{number}"
-            record = _parse_record(line, where)
+            record = parse_record(line, where)
             if fields is None:
                 names = list(record)
                 fields = [names[index] for index in columns.find(names, where)]
@@ -137,7 +137,7 @@ def _read_jsonl(path: Path, columns: Columns) -> Iterator[Block]:
         yield block
 
 
-def _parse_record(line: str, where: str) -> dict[str, Any]:
+def parse_record(line: str, where: str) -> dict[str, Any]:
     try:
         record = json.loads(line)
     except ValueError as error:
@@ -227,7 +227,7 @@ def _text_columns(schema: Any, columns: Columns, path: Path) -> list[str]:
     return names
 
 
-def _line_blocks(path: Path) -> Iterator[tuple[int, list[str]]]:
+def line_blocks(path: Path) -> Iterator[tuple[int, list[str]]]:
     """The lines of a UTF-8 file without their line feeds, in blocks, each with the number of its first line from 1."""
     number = 1
     with _open(path) as file:

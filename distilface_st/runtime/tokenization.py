@@ -44,6 +44,7 @@ class SentenceTokenizer:
         self._left = manifest.padding_side == "left"
         self._limit = manifest.max_seq_length
         self.max_seq_length = self._limit
+        self._uncut: Tokenizer | None = None
 
     @property
     def max_seq_length(self) -> int:
@@ -80,6 +81,13 @@ class SentenceTokenizer:
         except TypeError as error:
             check_sentences([sentence])
             raise InputError(f"A sentence must be a string: {error}.") from error
+
+    def counts(self, sentences: Sequence[str]) -> list[int]:
+        """Tokens of each sentence before any cut, special tokens not counted."""
+        if self._uncut is None:
+            self._uncut = Tokenizer.from_str(self.tokenizer.to_str())
+            self._uncut.no_truncation()
+        return [len(encoding.ids) for encoding in self._uncut.encode_batch_fast(sentences, add_special_tokens=False)]
 
     def prompt_length(self, prompt: str) -> int:
         """Tokens of a prompt, a special token at its end not counted, as sentence-transformers counts them."""

@@ -23,7 +23,7 @@ def summary(data):
 def test_a_second_load_reads_nothing_and_reports_the_same(tmp_path, monkeypatch):
     (tmp_path / "a.txt").write_text("one\n\none\ntwo\n")
     first = load_sentences(tmp_path / "a.txt", cache_dir=tmp_path / "cache")
-    monkeypatch.setattr("distilface_st.datasets.readers._line_blocks", lambda path: pytest.fail("read again"))
+    monkeypatch.setattr("distilface_st.datasets.readers.line_blocks", lambda path: pytest.fail("read again"))
     second = load_sentences(tmp_path / "a.txt", cache_dir=tmp_path / "cache")
     assert summary(first) == summary(second)
 

@@ -1,0 +1,350 @@
+"""An index: the passages of a corpus with their vectors, and the model that made them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..datasets.segmentation import split_sentences
+from ..errors import InputError
+from ..files import write_json
+from ..provenance import provenance
+from .encoders import TextEncoder, open_encoder
+from .filters import parse_filter
+from .hits import Hit
+from .lexical import LexicalIndex, fuse
+from .store import VectorStore, store_class
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Sequence
+
+    from .filters import Condition
+    from .hits import Passage
+    from .store import Scored
+
+MANIFEST = "manifest.json"
+_TYPE, _FORMAT = "distilface-index", 1
+_LEXICAL = "lexical"
+_FUSED = 100
+"""Passages taken from each of the two rankings of a hybrid search, at least."""
+_EXAMPLES = 20
+
+
+class SearchIndex:
+    """An index that can be searched. Open one with :meth:`open`; it may be used from several threads.
+
+    Attributes:
+        folder: Where it lies.
+        manifest: What it was made with: ``model``, ``store``, ``settings``, ``passages``.
+        store: Its passages and vectors.
+    """
+
+    def __init__(self, folder: Path, manifest: dict[str, Any], store: VectorStore) -> None:
+        self.folder = folder
+        self.manifest = manifest
+        self.store = store
+        self._encoder: Any = None
+        self._lexical: LexicalIndex | None = None
+
+    @classmethod
+    def open(cls, folder: str | os.PathLike[str], encoder: Any = None) -> SearchIndex:
+        """Open an index. Vectors are mapped, not read, and the model is opened with the first query.
+
+        Args:
+            folder: The index's folder.
+            encoder: The model to embed queries with: an ``EdgeEncoder``, a ``SentenceTransformer``, a
+                :class:`TextEncoder`; by default the one that made the index.
+
+        Raises:
+            InputError: No index, a damaged one, one of a later version, or a model that did not make it.
+            MissingExtraError: The store's library is not installed.
+        """
+        folder = Path(folder)
+        manifest = read_manifest(folder)
+        kind = store_class(manifest["store"])
+        store = kind(folder, manifest["model"]["dimension"], kind.check(manifest["settings"]))
+        index = cls(folder, manifest, store)
+        if encoder is not None:
+            index.use(encoder)
+        return index
+
+    @property
+    def model(self) -> str:
+        """Name of the model that made the index."""
+        return str(self.manifest["model"]["name"])
+
+    @property
+    def encoder(self) -> Any:
+        """What embeds queries: anything with ``encode(texts, normalize_embeddings=True)``."""
+        if self._encoder is None:
+            self.use(open_encoder(self.model))
+        return self._encoder
+
+    @encoder.setter
+    def encoder(self, encoder: Any) -> None:
+        self._encoder = encoder
+
+    def use(self, encoder: Any) -> None:
+        """Embed queries with a model, after a check that it is the index's own.
+
+        Raises:
+            InputError: It is another one.
+        """
+        known = encoder if isinstance(encoder, TextEncoder) else TextEncoder(encoder, self.model)
+        made = self.manifest["model"]
+        if known.fingerprint != made["fingerprint"]:
+            raise InputError(
+                f"{self.folder} was made with {made['name']} ({made['fingerprint']}); {known.name} "
+                f"({known.fingerprint}) is another model, whose embeddings cannot be compared with it."
+            )
+        self._encoder = known
+
+    def search(
+        self,
+        queries: Sequence[str],
+        k: int = 10,
+        filter: dict[str, Any] | None = None,  # noqa: A002 (the word of every search library)
+        hybrid: bool = False,
+        highlight: bool = True,
+    ) -> list[list[Hit]]:
+        """Find documents.
+
+        Args:
+            queries: Queries.
+            k: Most documents a query.
+            filter: What a document's metadata must meet, see :func:`distilface_st.search.parse_filter`.
+            hybrid: Fuse the ranking by vectors with that by BM25, by reciprocal rank fusion.
+            highlight: Find the sentence of each hit that is nearest to the query.
+
+        Returns:
+            Hits of each query, best first, a document once, with its best passage.
+
+        Raises:
+            InputError: A query that is no text or is blank, a k below 1, a filter that is none.
+        """
+        queries = _checked(queries)
+        if not queries:
+            return []
+        vectors = np.asarray(self.encoder.encode(queries, normalize_embeddings=True), np.float32)
+        hits = self.search_vectors(vectors, k, filter, queries if hybrid else None)
+        return self._highlighted(vectors, hits) if highlight else hits
+
+    def search_vectors(
+        self,
+        vectors: np.ndarray,
+        k: int = 10,
+        filter: dict[str, Any] | None = None,  # noqa: A002
+        queries: Sequence[str] | None = None,
+    ) -> list[list[Hit]]:
+        """Find documents by embedded queries.
+
+        Args:
+            vectors: Shape (queries, d), of length 1.
+            k: Most documents a query.
+            filter: As in :meth:`search`.
+            queries: The queries' words, for a hybrid search; by default vectors alone decide.
+        """
+        if k < 1:
+            raise InputError(f"k is {k}: it must be at least 1.")
+        if vectors.ndim != 2 or vectors.shape[1] != self.store.dimension:
+            raise InputError(f"Queries of shape {vectors.shape} for an index of {self.store.dimension} dimensions.")
+        conditions = parse_filter(filter)
+        wanted = 2 * k
+        while True:
+            ranked = self._ranked(vectors, wanted, conditions, queries)
+            passages = self.store.fetch(sorted({key for own in ranked for key, _ in own}))
+            hits = [_documents(own, passages, k) for own in ranked]
+            short = any(len(found) < k and len(own) >= wanted for found, own in zip(hits, ranked, strict=True))
+            if not short:
+                return hits
+            wanted *= 4
+
+    def _ranked(
+        self, vectors: np.ndarray, wanted: int, conditions: list[Condition], queries: Sequence[str] | None
+    ) -> list[list[Scored]]:
+        if queries is None:
+            return self.store.search(vectors, wanted, conditions)
+        wanted = max(wanted, _FUSED)
+        by_vector = self.store.search(vectors, wanted, conditions)
+        if self._lexical is None or self._lexical.version != self.store.version():
+            self._lexical = LexicalIndex(self.folder / _LEXICAL, self.store)
+        allowed = self.store.matching(conditions) if conditions else None
+        by_word = self._lexical.search(queries, wanted, allowed)
+        return [fuse(pair) for pair in zip(by_vector, by_word, strict=True)]
+
+    def _highlighted(self, vectors: np.ndarray, hits: list[list[Hit]]) -> list[list[Hit]]:
+        """The hits with the sentence nearest to their query."""
+        spans = {hit.text: _sentence_spans(hit.text) for own in hits for hit in own}
+        several = [text for text, found in spans.items() if len(found) > 1]
+        sentences = [text[start:end] for text in several for start, end in spans[text]]
+        if not sentences:
+            return [[replace(hit, highlight=_whole(spans[hit.text])) for hit in own] for own in hits]
+        embedded = iter(np.asarray(self.encoder.encode(sentences, normalize_embeddings=True)))
+        known = {text: np.stack([next(embedded) for _ in spans[text]]) for text in several}
+        return [
+            [
+                replace(
+                    hit,
+                    highlight=spans[hit.text][int((known[hit.text] @ vector).argmax())]
+                    if hit.text in known
+                    else _whole(spans[hit.text]),
+                )
+                for hit in own
+            ]
+            for own, vector in zip(hits, vectors, strict=True)
+        ]
+
+    def semantic_search(self, query_embeddings: Any, top_k: int = 10) -> list[list[dict[str, Any]]]:
+        """What ``sentence_transformers.util.semantic_search`` gives, from the index: ``corpus_id`` and ``score``.
+
+        Args:
+            query_embeddings: Shape (queries, d); a tensor or an array. Scaled to length 1 here.
+            top_k: Most documents a query.
+
+        Returns:
+            For each query its documents, best first. ``corpus_id`` is the number of the record in the corpus where
+            the corpus has no ids of its own, else the document's id.
+        """
+        detached = query_embeddings.detach().cpu().float() if hasattr(query_embeddings, "detach") else query_embeddings
+        vectors = np.atleast_2d(np.array(detached, dtype=np.float32))
+        vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+        return [
+            [{"corpus_id": int(hit.id) if hit.id.isdecimal() else hit.id, "score": hit.score} for hit in own]
+            for own in self.search_vectors(vectors, top_k)
+        ]
+
+    def sample(self, n: int, seed: int = 0) -> tuple[list[Hit], np.ndarray]:
+        """Some passages at random, as hits of score 0, and their vectors, shape (n, d)."""
+        passages, vectors = self.store.sample(n, seed)
+        return [_hit(passage, 0.0) for passage in passages], vectors
+
+    def info(self) -> dict[str, Any]:
+        """What the index holds: ``documents``, ``passages``, ``dimension``, ``model``, ``store``, ``fields``.
+
+        ``fields`` has some values of each metadata field that holds text, numbers, or lists of those.
+        """
+        counts = self.store.counts()
+        fields: dict[str, list[Any]] = {}
+        for passage in self.store.sample(200, 0)[0]:
+            for name, value in passage.metadata.items():
+                for item in value if isinstance(value, list) else [value]:
+                    if isinstance(item, (str, int, float)) and len(fields.setdefault(name, [])) < _EXAMPLES:
+                        fields[name] += [item] if item not in fields[name] else []
+        return {
+            "documents": counts.documents,
+            "passages": counts.passages,
+            "dimension": self.store.dimension,
+            "model": self.model,
+            "store": self.manifest["store"],
+            "fields": {name: sorted(values, key=str) for name, values in sorted(fields.items())},
+        }
+
+    def verify(self) -> None:
+        """Read the whole index and compare it with its checksums.
+
+        Raises:
+            InputError: Something is damaged.
+        """
+        self.store.verify()
+
+    def close(self) -> None:
+        """Let go of files and connections."""
+        self.store.close()
+
+    def __enter__(self) -> SearchIndex:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of an index.
+
+    Raises:
+        InputError: No index, a damaged one, or one of a later version.
+    """
+    path = folder / MANIFEST
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{folder} is no index: make one with `distilface index CORPUS {folder}`.") from None
+    except (ValueError, NotADirectoryError) as error:
+        raise InputError(f"{path} is damaged: {error}.") from error
+    if not isinstance(manifest, dict) or manifest.get("type") != _TYPE:
+        raise InputError(f"{path} is not the manifest of an index of this package.")
+    if manifest.get("format") != _FORMAT:
+        raise InputError(
+            f"{folder} has format {manifest.get('format')}, this version reads {_FORMAT}: update distilface-st, or "
+            "build the index again."
+        )
+    if not _is_sound(manifest):
+        raise InputError(f"{path} is damaged: build the index again.")
+    return manifest
+
+
+def write_manifest(folder: Path, encoder: TextEncoder, store: str, settings: dict[str, Any], **more: Any) -> None:
+    """Write the manifest of a new index."""
+    model = {"name": encoder.name, "fingerprint": encoder.fingerprint, "dimension": encoder.dimension}
+    manifest = {"type": _TYPE, "format": _FORMAT, "model": model, "store": store, "settings": settings, **more}
+    write_json(folder / MANIFEST, {**manifest, "made_with": provenance()["versions"]})
+
+
+def _is_sound(manifest: dict[str, Any]) -> bool:
+    model, settings, passages = (manifest.get(name) for name in ("model", "settings", "passages"))
+    return (
+        isinstance(model, dict)
+        and isinstance(settings, dict)
+        and isinstance(manifest.get("store"), str)
+        and isinstance(model.get("name"), str)
+        and isinstance(model.get("fingerprint"), str)
+        and isinstance(model.get("dimension"), int)
+        and isinstance(passages, dict)
+        and all(isinstance(passages.get(name), int) for name in ("tokens", "overlap"))
+    )
+
+
+def _checked(queries: Sequence[str]) -> list[str]:
+    if isinstance(queries, str):
+        raise InputError("Give a list of queries, not a string.")
+    for query in queries:
+        if not isinstance(query, str) or not query.strip():
+            raise InputError("A query must be text, and not blank.")
+        try:
+            query.encode()
+        except UnicodeEncodeError:
+            raise InputError("A query is not valid Unicode.") from None
+    return list(queries)
+
+
+def _documents(ranked: list[Scored], passages: dict[int, Passage], k: int) -> list[Hit]:
+    """The first ``k`` documents of ranked passages, each with its best."""
+    hits: dict[str, Hit] = {}
+    for key, score in ranked:
+        if key in passages and passages[key].document not in hits:
+            hits[passages[key].document] = _hit(passages[key], score)
+            if len(hits) == k:
+                break
+    return list(hits.values())
+
+
+def _hit(passage: Passage, score: float) -> Hit:
+    return Hit(passage.document, score, passage.text, passage.metadata, passage.number)
+
+
+def _sentence_spans(text: str) -> list[tuple[int, int]]:
+    spans, position = [], 0
+    for sentence in split_sentences(text):
+        start = text.index(sentence, position)
+        position = start + len(sentence)
+        spans.append((start, position))
+    return spans
+
+
+def _whole(spans: list[tuple[int, int]]) -> tuple[int, int] | None:
+    return spans[0] if spans else None

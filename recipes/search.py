@@ -1,0 +1,132 @@
+"""``distilface search``: an index asked."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ..errors import InputError
+from ._common import MODEL_HELP, Device, JsonFile, Runtime, Threads, console, encoder_path, write_result
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from ..search.hits import Hit
+    from ..search.index import SearchIndex
+
+_SHOWN_METADATA = 4
+_AT_ONCE = 256
+
+
+def search(
+    folder: Annotated[Path, typer.Argument(metavar="INDEX", help="Folder of the index.")],
+    query: Annotated[
+        str | None, typer.Argument(metavar="[QUERY]", help="What to look for. Without it, queries are asked for.")
+    ] = None,
+    k: Annotated[int, typer.Option("-k", min=1, help="Most documents a query.")] = 10,
+    conditions: Annotated[
+        list[str] | None,
+        typer.Option("--filter", help="A condition on metadata: lang=en, year>=2000, tag=a,b; several must all hold."),
+    ] = None,
+    hybrid: Annotated[bool, typer.Option("--hybrid", help="Fuse with the ranking by words (BM25).")] = False,
+    queries: Annotated[
+        Path | None, typer.Option(help="A file with a query a line; - for standard input.", allow_dash=True)
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option("--model", "-m", help=f"The index's model, from another place. {MODEL_HELP}")
+    ] = None,
+    verify: Annotated[bool, typer.Option("--verify", help="Read the whole index and compare checksums.")] = False,
+    device: Device = None,
+    runtime: Runtime = None,
+    threads: Threads = None,
+    json_file: JsonFile = None,
+) -> None:
+    """Search an index: a table on a terminal, JSON in a pipe."""
+    from ..search.encoders import open_encoder
+    from ..search.filters import filter_of_words
+    from ..search.index import SearchIndex
+
+    if query is not None and queries is not None:
+        raise InputError("Give a query or --queries, not both.")
+    asked = filter_of_words(conditions or [])
+    with SearchIndex.open(folder) as index:
+        if verify:
+            index.verify()
+            console().print(f"{folder} is whole: {index.store.counts().passages:,} passages")
+            if query is None and queries is None:
+                return
+        if query is None and queries is None and not sys.stdin.isatty():
+            queries = Path("-")
+        if model or device or runtime or threads:
+            name = model or index.model
+            index.use(open_encoder(encoder_path(name) if name == "bundled" else name, device, runtime, threads))
+        options: dict[str, Any] = {"k": k, "filter": asked, "hybrid": hybrid}
+        if query is None and queries is None:
+            _interactive(index, options)
+            return
+        given = [query] if query is not None else _lines(queries)
+        results = [result for part in _parts(given) for result in zip(part, index.search(part, **options), strict=True)]
+    if sys.stdout.isatty() and json_file is None:
+        for text, hits in results:
+            _show(text, hits)
+        return
+    found = [{"query": text, "hits": [hit.as_dict() for hit in hits]} for text, hits in results]
+    write_result({"results": found}, json_file or "-")
+
+
+def _interactive(index: SearchIndex, options: dict[str, Any]) -> None:
+    from rich.console import Console
+
+    terminal = Console()
+    counts = index.store.counts()
+    terminal.print(f"{counts.documents:,} documents, {index.model}. An empty line ends.")
+    while True:
+        try:
+            query = terminal.input("[bold]query:[/] ").strip()
+        except EOFError:
+            return
+        if not query:
+            return
+        try:
+            _show(query, index.search([query], **options)[0])
+        except InputError as error:
+            terminal.print(f"[red]{error}[/]")
+
+
+def _show(query: str, hits: list[Hit]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=Text(query), show_lines=True, expand=True)
+    table.add_column("score", justify="right", no_wrap=True)
+    table.add_column("id", overflow="fold", max_width=24)
+    table.add_column("passage", ratio=1)
+    for hit in hits:
+        passage = Text(hit.text)
+        if hit.highlight and hit.highlight != (0, len(hit.text)):
+            passage.stylize("bold", *hit.highlight)
+        known = [f"{name}={value}" for name, value in list(hit.metadata.items())[:_SHOWN_METADATA] if value is not None]
+        if known:
+            passage.append("\n" + "  ".join(known), "dim")
+        table.add_row(f"{hit.score:.3f}", Text(hit.id), passage)
+    Console().print(table if hits else Text(f"{query}: nothing found"))
+
+
+def _lines(path: Path | None) -> list[str]:
+    try:
+        text = sys.stdin.read() if str(path) == "-" else Path(str(path)).read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is not UTF-8: {error}") from error
+    found = [line for line in text.splitlines() if line.strip()]
+    if not found:
+        raise InputError("No query was given.")
+    return found
+
+
+def _parts(queries: list[str]) -> Iterator[list[str]]:
+    for start in range(0, len(queries), _AT_ONCE):
+        yield queries[start : start + _AT_ONCE]

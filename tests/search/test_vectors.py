@@ -1,0 +1,101 @@
+"""Exact search against numpy; structures against exact; vectors dropped when many are gone."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from distilface_st import InputError
+from distilface_st.search import vectors as vectors_module
+from distilface_st.search.faiss_store import FaissStore
+from distilface_st.search.hits import Passage
+from distilface_st.search.vectors import nearest
+
+
+def unit(rng, rows, width=16):
+    found = rng.normal(size=(rows, width)).astype(np.float32)
+    return found / np.linalg.norm(found, axis=1, keepdims=True)
+
+
+@given(st.integers(0, 2**31), st.integers(1, 70), st.integers(1, 6), st.integers(1, 12), st.booleans())
+@settings(max_examples=60, deadline=None)
+def test_nearest_is_what_sorting_gives(seed, rows, queries, k, some):
+    rng = np.random.default_rng(seed)
+    stored, asked = unit(rng, rows), unit(rng, queries)
+    chosen = np.sort(rng.choice(rows, rng.integers(1, rows + 1), replace=False)) if some else None
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(vectors_module, "BLOCK", 16)
+        found, scores = nearest(stored, asked, k, chosen)
+    numbers = np.arange(rows) if chosen is None else chosen
+    similarities = asked @ stored[numbers].T
+    expected = -np.sort(-similarities, axis=1)[:, :k]
+    np.testing.assert_allclose(scores, expected, atol=1e-5)
+    np.testing.assert_allclose(np.take_along_axis(asked @ stored.T, found, 1), scores, atol=1e-5)
+    assert set(found.ravel()) <= set(numbers)
+
+
+def store_of(folder, kind, vectors):
+    folder.mkdir()
+    store = FaissStore(folder, vectors.shape[1], FaissStore.check({"index": kind}), create=True)
+    passages = [Passage(f"d{i}", 0, f"text {i}", {"even": i % 2 == 0}) for i in range(len(vectors))]
+    store.add(passages, vectors, [passage.document for passage in passages], "")
+    return store
+
+
+@pytest.mark.parametrize(("kind", "least"), [("hnsw", 0.95), ("int8", 0.99), ("ivf-pq", 0.5)])
+def test_structures_find_nearly_what_exact_finds(tmp_path, kind, least):
+    rng = np.random.default_rng(0)
+    vectors, queries = unit(rng, 3000), unit(rng, 50)
+    store = store_of(tmp_path / "s", kind, vectors)
+    exact = [{key for key, _ in own} for own in store.search(queries, 10)]
+    store.finish()
+    found = store.search(queries, 10)
+    recall = np.mean([len(own & {key for key, _ in mine}) / 10 for own, mine in zip(exact, found, strict=True)])
+    assert recall >= least
+    for query, own in zip(queries, found, strict=True):
+        for key, score in own:
+            assert score == pytest.approx(float(vectors[key] @ query), abs=1e-5)
+
+
+def test_rows_that_the_structure_does_not_know_are_found(tmp_path):
+    rng = np.random.default_rng(1)
+    vectors, late = unit(rng, 500), unit(rng, 1)
+    store = store_of(tmp_path / "s", "hnsw", vectors)
+    store.finish()
+    store.add([Passage("late", 0, "late", {})], late, ["late"], "")
+    key, score = store.search(late, 1)[0][0]
+    assert store.fetch([key])[key].document == "late"
+    assert score == pytest.approx(1, abs=1e-5)
+
+
+def test_filtered_structures_find_only_what_may_be_found(tmp_path):
+    from distilface_st.search import parse_filter
+
+    rng = np.random.default_rng(2)
+    store = store_of(tmp_path / "s", "hnsw", unit(rng, 2000))
+    store.finish()
+    for own in store.search(unit(rng, 5), 10, parse_filter({"even": True})):
+        assert len(own) == 10
+        assert all(key % 2 == 0 for key, _ in own)
+
+
+def test_much_that_is_gone_is_dropped_and_the_rest_is_found_as_before(tmp_path):
+    rng = np.random.default_rng(3)
+    vectors = unit(rng, 400)
+    store = store_of(tmp_path / "s", "exact", vectors)
+    store.delete([f"d{i}" for i in range(0, 400, 2)], "")
+    before = [[(store.fetch([key])[key].document, score) for key, score in own] for own in store.search(vectors[:4], 5)]
+    store.finish()
+    assert [path.name for path in (tmp_path / "s").glob("vectors-*")] == ["vectors-1.f32"]
+    assert (tmp_path / "s" / "vectors-1.f32").stat().st_size == 200 * 16 * 4
+    after = [[(store.fetch([key])[key].document, score) for key, score in own] for own in store.search(vectors[:4], 5)]
+    assert [[name for name, _ in own] for own in after] == [[name for name, _ in own] for own in before]
+    store.verify()
+
+
+def test_ivf_pq_over_too_little_says_so(tmp_path):
+    store = store_of(tmp_path / "s", "ivf-pq", unit(np.random.default_rng(0), 100))
+    with pytest.raises(InputError, match="use exact or hnsw"):
+        store.finish()
