@@ -18,6 +18,7 @@ from .index import index
 from .poolings import poolings
 from .quickstart import quickstart
 from .search import search
+from .serve import serve
 from .similarity import similarity
 from .train import train
 
@@ -53,7 +54,7 @@ def _root(
     pass
 
 
-for _recipe in (train, distill, evaluate, poolings, export, benchmark, encode, similarity, index, search):
+for _recipe in (train, distill, evaluate, poolings, export, benchmark, encode, similarity, index, search, serve):
     app.command()(_recipe)
 
 

@@ -1,0 +1,261 @@
+"""Concurrent requests, merged into batches for one encoder."""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections import deque
+from concurrent.futures import Future, InvalidStateError
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from .protocols import ServedEncoder
+    from .settings import ServerSettings
+
+_SMOOTHING = 0.1
+"""Weight of the last batch in the measured speed."""
+
+
+class OverloadedError(Exception):
+    """The queue is full.
+
+    Args:
+        retry_after: Whole seconds after which the queue will have emptied, at the speed measured.
+    """
+
+    def __init__(self, retry_after: int) -> None:
+        super().__init__(f"The server has more work than it can take: try again in {retry_after} s.")
+        self.retry_after = retry_after
+
+
+class StoppingError(Exception):
+    """The server finishes what it has accepted and takes no more."""
+
+    def __init__(self) -> None:
+        super().__init__("The server is stopping and takes no new requests.")
+
+
+@dataclass(eq=False)
+class _Job:
+    """A request's texts; ``rows`` fills from the front, ``taken`` texts are encoded or at work."""
+
+    texts: Sequence[str]
+    tokens: Sequence[int]
+    prompt_name: str | None
+    future: Future[np.ndarray]
+    rows: np.ndarray
+    taken: int = 0
+    left: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.left = len(self.texts)
+
+
+_Part = tuple[_Job, int, int]
+"""Texts ``start`` to ``stop`` of a job."""
+
+
+class Batcher:
+    """A bounded queue in front of an encoder, and the one thread that runs it.
+
+    A batch takes texts from the queue up to the token budget, from several requests where they are waiting. A lone
+    request starts right away; what comes meanwhile is merged. A request larger than a batch shares the encoder: after
+    each batch of its texts the others have their turn. A cancelled request leaves the queue at once.
+
+    Args:
+        encoder: The encoder.
+        settings: Budget, wait and bounds.
+        on_batch: Called after each batch with its requests, texts, tokens and seconds.
+
+    Example:
+        ::
+
+            batcher = Batcher(open_encoder(), ServerSettings())
+            texts = ["It is sunny."]
+            rows = batcher.submit(texts, encoder.count_tokens(texts)).result()  # (1, d)
+            batcher.close()
+    """
+
+    def __init__(
+        self,
+        encoder: ServedEncoder,
+        settings: ServerSettings,
+        on_batch: Callable[[int, int, int, float], Any] = lambda requests, texts, tokens, seconds: None,
+    ) -> None:
+        self._encoder = encoder
+        self._settings = settings
+        self._on_batch = on_batch
+        self._jobs: deque[_Job] = deque()
+        self._changed = threading.Condition()
+        self._closed = False
+        self._texts = self._tokens = 0
+        self._merged, self._ended = 0, -math.inf
+        self._seconds_per_token = 0.0
+        self._thread = threading.Thread(target=self._run, name="distilface-encoder", daemon=True)
+        self._thread.start()
+
+    @property
+    def queued_texts(self) -> int:
+        """Texts that wait."""
+        return self._texts
+
+    @property
+    def queued_tokens(self) -> int:
+        """Tokens that wait."""
+        return self._tokens
+
+    @property
+    def alive(self) -> bool:
+        """Whether the encoder's thread runs."""
+        return self._thread.is_alive()
+
+    def check_room(self, texts: int, tokens: int = 0) -> None:
+        """Refuse a request that the queue has no room for.
+
+        Raises:
+            OverloadedError: It has none now.
+            StoppingError: It takes no more.
+        """
+        if self._closed:
+            raise StoppingError
+        limits = self._settings
+        if self._texts and (self._texts + texts > limits.queue_texts or self._tokens + tokens > limits.queue_tokens):
+            raise OverloadedError(max(1, min(60, math.ceil(self._tokens * self._seconds_per_token))))
+
+    def submit(self, texts: Sequence[str], tokens: Sequence[int], prompt_name: str | None = None) -> Future[np.ndarray]:
+        """Queue a request. It may be called from any thread.
+
+        Args:
+            texts: One text or more.
+            tokens: How many tokens each has.
+            prompt_name: The model's prompt for them. Texts of several prompts do not share a batch.
+
+        Returns:
+            The embeddings to come, shape (texts, d); cancelling it takes the request out of the queue.
+
+        Raises:
+            OverloadedError: The queue is full.
+            StoppingError: It takes no more.
+        """
+        rows = np.empty((len(texts), self._encoder.dimension), dtype=np.float32)
+        job = _Job(texts, tokens, prompt_name, Future(), rows)
+        with self._changed:
+            self.check_room(len(texts), sum(tokens))
+            self._jobs.append(job)
+            self._texts += len(texts)
+            self._tokens += sum(tokens)
+            self._changed.notify()
+        job.future.add_done_callback(lambda _: self._forget(job))
+        return job.future
+
+    def close(self) -> None:
+        """Take no more requests; those accepted are finished. Returns at once, see :meth:`join`."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify()
+
+    def join(self, timeout: float | None = None) -> None:
+        """Wait until the requests accepted before :meth:`close` are finished."""
+        self._thread.join(timeout)
+
+    def _forget(self, job: _Job) -> None:
+        with self._changed:
+            if job.taken < len(job.texts):
+                self._jobs.remove(job)
+                self._took(job, len(job.texts))
+
+    def _took(self, job: _Job, stop: int) -> None:
+        self._texts -= stop - job.taken
+        self._tokens -= sum(job.tokens[job.taken : stop])
+        job.taken = stop
+
+    def _run(self) -> None:
+        while parts := self._next_batch():
+            began = time.perf_counter()
+            self._encode(parts)
+            seconds = time.perf_counter() - began
+            texts = sum(stop - start for _, start, stop in parts)
+            tokens = sum(sum(job.tokens[start:stop]) for job, start, stop in parts)
+            self._merged, self._ended = len(parts), time.monotonic()
+            self._measure(seconds / max(1, tokens))
+            self._on_batch(len(parts), texts, tokens, seconds)
+
+    def _measure(self, seconds_per_token: float) -> None:
+        before = self._seconds_per_token or seconds_per_token
+        self._seconds_per_token = before + _SMOOTHING * (seconds_per_token - before)
+
+    def _next_batch(self) -> list[_Part]:
+        """Parts to encode together; none where the queue is closed and empty."""
+        with self._changed:
+            while True:
+                while not self._jobs:
+                    if self._closed:
+                        return []
+                    self._changed.wait()
+                if self._settings.batching:
+                    self._wait_for_more()
+                if parts := self._take():
+                    return parts
+
+    def _wait_for_more(self) -> None:
+        """After a batch of n requests, wait for n again while they may still be on their way."""
+        deadline = self._ended + self._settings.max_wait_ms / 1000
+        while len(self._jobs) < self._merged and self._tokens < self._settings.batch_tokens and not self._closed:
+            remaining = deadline - time.monotonic()
+            if remaining <= 0 or not self._changed.wait(remaining):
+                return
+
+    def _take(self) -> list[_Part]:
+        parts: list[_Part] = []
+        budget = float(self._settings.batch_tokens) if self._settings.batching else math.inf
+        while self._jobs and budget > 0:
+            job = self._jobs[0]
+            if parts and job.prompt_name != parts[0][0].prompt_name:
+                break
+            start = stop = job.taken
+            while stop < len(job.texts) and (job.tokens[stop] <= budget or (not parts and stop == start)):
+                budget -= job.tokens[stop]
+                stop += 1
+            if stop == start:
+                break
+            self._took(job, stop)
+            parts.append((job, start, stop))
+            self._jobs.popleft()
+            if stop < len(job.texts):
+                self._jobs.append(job)
+                break
+            if not self._settings.batching:
+                break
+        return parts
+
+    def _encode(self, parts: list[_Part]) -> None:
+        texts = [text for job, start, stop in parts for text in job.texts[start:stop]]
+        try:
+            rows = self._encoder.encode(texts, parts[0][0].prompt_name)
+        except Exception as error:
+            self._failed(parts, error)
+            return
+        first = 0
+        for job, start, stop in parts:
+            job.rows[start:stop] = rows[first : first + stop - start]
+            first += stop - start
+            job.left -= stop - start
+            if not job.left:
+                with suppress(InvalidStateError):  # cancelled meanwhile
+                    job.future.set_result(job.rows)
+
+    def _failed(self, parts: list[_Part], error: Exception) -> None:
+        """One request's text must not fail the others'."""
+        if len(parts) > 1:
+            for part in parts:
+                self._encode([part])
+            return
+        with suppress(InvalidStateError):
+            parts[0][0].future.set_exception(error)

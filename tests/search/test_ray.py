@@ -1,0 +1,82 @@
+"""Indexing on a real local Ray cluster: equal to indexing without it, also when an actor is killed on the way."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from distilface_st.search import IndexSettings, SearchIndex, index_corpus
+from distilface_st.search.encoders import open_encoder
+
+from .conftest import write_jsonl
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="ray is not installed (extra ray)"),
+]
+
+
+@pytest.fixture
+def cluster():
+    import ray
+
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=200_000_000)
+    yield
+    ray.shutdown()
+
+
+def actor_processes():
+    """Processes of Ray's workers that run our actor, by what they call themselves."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                line = (entry / "cmdline").read_text(encoding="utf-8", errors="replace")
+            except OSError:
+                continue
+            if line.startswith("ray::MapWorker") or "EmbedPassages" in line:
+                found.append(int(entry.name))
+    return found
+
+
+def contents(index):
+    keys = [key for key, _ in index.store.texts()]
+    passages = index.store.fetch(keys)
+    return [passages[key] for key in keys], np.array(index.store._file.rows(len(keys)))
+
+
+def test_a_killed_worker_loses_and_doubles_nothing(tmp_path, cluster):
+    from distilface_st.search.ray_indexing import index_with_ray
+
+    encoder = open_encoder("distilface-micro")
+    texts = [f"Number {i} of a long list of things, said in one sentence. And {i * 7} more." for i in range(6000)]
+    corpus = write_jsonl(tmp_path / "c.jsonl", [{"id": i, "text": text} for i, text in enumerate([*texts, ""])])
+    settings = IndexSettings(tokens=32, overlap=0)
+    killed = []
+
+    def kill_one():
+        while not killed:
+            if processes := actor_processes():
+                time.sleep(1)
+                os.kill(processes[0], signal.SIGKILL)
+                killed.append(processes[0])
+            time.sleep(0.1)
+
+    threading.Thread(target=kill_one, daemon=True).start()
+    found = index_with_ray(corpus, tmp_path / "ray", encoder, settings, workers=2, batch_size=64)
+    assert killed
+    assert found == {"documents": 6001, "blank": 1, "total": 6000}
+    index_corpus(corpus, tmp_path / "plain", encoder, settings)
+    with SearchIndex.open(tmp_path / "ray") as ray_index, SearchIndex.open(tmp_path / "plain") as plain:
+        (passages, vectors), (expected, theirs) = contents(ray_index), contents(plain)
+        assert passages == expected
+        assert (vectors * theirs).sum(axis=1).min() > 0.99  # int8 activations vary with batch mates
+        ray_index.verify()
+    assert not list((tmp_path / "ray").glob("ray-*"))

@@ -1,0 +1,221 @@
+"""What the server refuses, and what it never tells."""
+
+from __future__ import annotations
+
+import logging
+import socket
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+import httpx
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from .fakes import FakeEncoder, FakeIndex, fake_service, serving
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+KEY = "sésame"
+WITH_KEY = {"Authorization": f"Bearer {KEY}".encode()}
+
+
+def wait_until(condition) -> None:
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def sample(address: str, name: str, **labels: str) -> float:
+    text = httpx.get(f"{address}/metrics").text
+    for family in text_string_to_metric_families(text):
+        for found in family.samples:
+            if found.name == name and labels.items() <= found.labels.items():
+                return found.value
+    return 0.0
+
+
+@pytest.fixture(scope="module")
+def locked() -> Iterator[str]:
+    with serving(fake_service(index=FakeIndex(["a", "b"]), api_keys=("other", KEY))) as address:
+        yield address
+
+
+def test_the_key_opens(locked) -> None:
+    assert httpx.post(f"{locked}/v1/embeddings", json={"input": "a"}, headers=WITH_KEY).status_code == 200
+    assert httpx.get(f"{locked}/info", headers={"Authorization": "bearer other"}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [{}, {"Authorization": "Bearer"}, {"Authorization": "Bearer wrong"}, {"Authorization": "Basic other"},
+     {"Authorization": "Bearer other2"}],
+)  # fmt: skip
+def test_without_the_key_nothing_is_told(locked, headers) -> None:
+    for path in ("/v1/models", "/info", "/metrics", "/map", "/nothing"):
+        answer = httpx.get(locked + path, headers=headers)
+        assert answer.status_code == 401
+        assert answer.json()["error"]["code"] == "invalid_api_key"
+    for path in ("/v1/embeddings", "/search"):
+        assert httpx.post(locked + path, json={"input": "a", "query": "a"}, headers=headers).status_code == 401
+
+
+def test_the_page_and_health_need_no_key(locked) -> None:
+    for path in ("/", "/static/app.js", "/health", "/ready", "/docs", "/openapi.json"):
+        assert httpx.get(locked + path).status_code == 200, path
+
+
+def test_no_page_loads_anything_from_elsewhere(locked) -> None:
+    for path in ("/", "/docs"):
+        answer = httpx.get(locked + path)
+        assert "default-src 'none'" in answer.headers["Content-Security-Policy"]
+        assert 'src="http' not in answer.text
+    assert "POST /v1/embeddings" in httpx.get(f"{locked}/docs").text
+
+
+@pytest.fixture(scope="module")
+def small() -> Iterator[str]:
+    with serving(fake_service(max_body_bytes=100_000)) as address:
+        yield address
+
+
+def test_a_large_body_is_413(small) -> None:
+    answer = httpx.post(f"{small}/v1/embeddings", json={"input": "a" * 200_000})
+    assert answer.status_code == 413
+    assert answer.json()["error"]["code"] == "too_large"
+
+
+def test_a_large_body_of_no_stated_length_is_413(small) -> None:
+    answer = httpx.post(f"{small}/v1/embeddings", content=(b" " * 50_000 for _ in range(4)))
+    assert answer.status_code == 413
+
+
+def test_a_body_up_to_the_limit_is_taken_however_it_comes(small) -> None:
+    body = b'{"input": "a"}'.ljust(100_000)
+    pieces = (body[start : start + 1000] for start in range(0, len(body), 1000))
+    headers = {"Content-Type": "application/json"}
+    assert httpx.post(f"{small}/v1/embeddings", content=pieces, headers=headers).status_code == 200
+
+
+def test_an_encoder_that_fails_is_a_500_that_tells_nothing_and_logs_no_text(caplog) -> None:
+    logger = logging.getLogger("distilface_st.serving")
+    with serving(fake_service()) as address:
+        logger.addHandler(caplog.handler)
+        try:
+            answer = httpx.post(f"{address}/v1/embeddings", json={"input": "poison secret"})
+        finally:
+            logger.removeHandler(caplog.handler)
+        assert httpx.post(f"{address}/v1/embeddings", json={"input": "fine"}).status_code == 200
+    assert answer.status_code == 500
+    assert answer.json()["error"]["type"] == "server_error"
+    assert not any(word in answer.text for word in ("Traceback", "RuntimeError", "poison", ".py"))
+    assert "RuntimeError" in caplog.text
+    assert "fakes.py" in caplog.text
+    assert "secret" not in caplog.text
+
+
+def test_texts_are_logged_where_asked_for(caplog) -> None:
+    logger = logging.getLogger("distilface_st.serving")
+    with serving(fake_service(log_text=True)) as address:
+        logger.addHandler(caplog.handler)
+        try:
+            httpx.post(f"{address}/v1/embeddings", json={"input": "not secret"})
+        finally:
+            logger.removeHandler(caplog.handler)
+    assert "not secret" in caplog.text
+
+
+def test_a_request_that_takes_too_long_is_504_and_leaves_the_queue() -> None:
+    encoder = FakeEncoder()
+    service = fake_service(encoder, request_timeout=0.3)
+    with serving(service) as address:
+        encoder.go.clear()
+        statuses = [httpx.post(f"{address}/v1/embeddings", json={"input": text}).status_code for text in ("a", "b")]
+        assert service.batcher.queued_texts == service.at_work == 0
+        encoder.go.set()
+        assert httpx.post(f"{address}/v1/embeddings", json={"input": "c"}).status_code == 200
+    assert statuses == [504, 504]
+    assert encoder.calls == [["a"], ["c"]]
+
+
+def test_a_body_that_never_ends_is_504() -> None:
+    with serving(fake_service(request_timeout=0.3)) as address:
+        host, port = address.removeprefix("http://").split(":")
+        with socket.create_connection((host, int(port)), timeout=10) as connection:
+            connection.sendall(b"POST /v1/embeddings HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")
+            assert b" 504 " in connection.recv(4096).split(b"\r\n")[0]
+
+
+def test_a_client_that_goes_away_leaves_the_queue() -> None:
+    encoder = FakeEncoder()
+    service = fake_service(encoder)
+    with serving(service) as address:
+        encoder.go.clear()
+        with ThreadPoolExecutor(1) as pool:
+            first = pool.submit(httpx.post, f"{address}/v1/embeddings", json={"input": "busy"}, timeout=20)
+            assert encoder.started.wait(10)
+            with pytest.raises(httpx.ReadTimeout):
+                httpx.post(f"{address}/v1/embeddings", json={"input": "gone"}, timeout=0.3)
+            wait_until(lambda: service.batcher.queued_texts == 0)
+            encoder.go.set()
+            assert first.result(20).status_code == 200
+        assert sample(address, "distilface_requests_total", path="/v1/embeddings", status="499") == 1
+    assert encoder.calls == [["busy"]]
+
+
+def test_overload_is_429_with_a_time_to_retry_and_loses_nothing_that_was_accepted() -> None:
+    encoder = FakeEncoder(seconds=0.01)
+    service = fake_service(encoder, queue_texts=8, batch_tokens=2)
+    barrier = threading.Barrier(40)
+
+    def work(number: int) -> list[httpx.Response]:
+        with httpx.Client(base_url=address, timeout=20) as http:
+            barrier.wait(20)
+            return [http.post("/v1/embeddings", json={"input": f"{number}-{turn}"}) for turn in range(4)]
+
+    with serving(service) as address:
+        with ThreadPoolExecutor(40) as pool:
+            answers = [answer for own in pool.map(work, range(40)) for answer in own]
+        taken = [answer for answer in answers if answer.status_code == 200]
+        refused = [answer for answer in answers if answer.status_code == 429]
+        assert len(taken) + len(refused) == 160
+        assert len(taken) >= 8
+        assert len(refused) >= 8
+        assert all(int(answer.headers["Retry-After"]) >= 1 for answer in refused)
+        assert refused[0].json()["error"]["type"] == "rate_limit_error"
+        assert sum(map(len, encoder.calls)) == len(taken)
+        assert sample(address, "distilface_rejected_total", reason="overloaded") == len(refused)
+        assert httpx.post(f"{address}/v1/embeddings", json={"input": "after"}).status_code == 200
+
+
+def test_more_requests_at_once_than_allowed_are_429() -> None:
+    encoder = FakeEncoder()
+    service = fake_service(encoder, max_requests=2)
+    with serving(service) as address, ThreadPoolExecutor(2) as pool:
+        encoder.go.clear()
+        taken = [pool.submit(httpx.post, f"{address}/v1/embeddings", json={"input": "a"}, timeout=20) for _ in "ab"]
+        wait_until(lambda: service.at_work == 2)
+        assert httpx.post(f"{address}/v1/embeddings", json={"input": "b"}).status_code == 429
+        assert httpx.get(f"{address}/health").status_code == 200
+        encoder.go.set()
+        assert [future.result(20).status_code for future in taken] == [200, 200]
+
+
+def test_metrics_count_requests_batches_texts_and_tokens() -> None:
+    with serving(fake_service()) as address:
+        httpx.post(f"{address}/v1/embeddings", json={"input": ["one two", "three"]})
+        httpx.post(f"{address}/v1/embeddings", json={"input": ""})
+        httpx.get(f"{address}/secret-path")
+        assert sample(address, "distilface_requests_total", path="/v1/embeddings", status="200") == 1
+        assert sample(address, "distilface_requests_total", path="/v1/embeddings", status="400") == 1
+        assert sample(address, "distilface_requests_total", path="other", status="404") == 1
+        assert sample(address, "distilface_request_seconds_count", path="/v1/embeddings") == 2
+        assert sample(address, "distilface_texts_total") == 2
+        assert sample(address, "distilface_tokens_total") == 3
+        assert sample(address, "distilface_batch_texts_sum") == 2
+        assert sample(address, "distilface_batch_requests_count") == 1
+        assert sample(address, "distilface_queue_texts") == 0
+        assert "secret" not in httpx.get(f"{address}/metrics").text
