@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import math
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..datasets.columns import listed
 from ..datasets.readers import line_blocks, parse_record
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Iterator
     from pathlib import Path
+
+T = TypeVar("T")
 
 TEXT_FIELDS = ("text", "sentence", "content", "body")
 ID_FIELD = "id"
@@ -183,7 +185,7 @@ _READERS = {
 }
 
 
-def in_chunks(documents: Iterator[Document], size: int) -> Iterator[list[Document]]:
+def in_chunks(documents: Iterator[T], size: int) -> Iterator[list[T]]:
     """Consecutive documents, ``size`` at a time."""
     while chunk := list(islice(documents, size)):
         yield chunk

@@ -94,7 +94,8 @@ def filter_of_words(words: list[str]) -> dict[str, Any] | None:
 
 def sql_of(conditions: list[Condition], column: str) -> tuple[str, list[Value]]:
     """A condition in SQLite's SQL on a column of JSON objects, with its parameters; empty without conditions."""
-    parts, parameters = [], []
+    parts: list[str] = []
+    parameters: list[Value] = []
     for condition in conditions:
         marks = ", ".join("?" for _ in condition.values)
         test = f"IN ({marks})" if condition.operator == "in" else f"{condition.operator} ?"

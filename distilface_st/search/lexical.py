@@ -50,7 +50,7 @@ class LexicalIndex:
         if self._index is None:
             return [[] for _ in queries]
         mask = None if allowed is None else np.isin(self._keys, np.fromiter(allowed, np.int64)).astype(np.float32)
-        found = []
+        found: list[list[Scored]] = []
         for words in _words(self._library, list(queries)):
             if not words:
                 found.append([])

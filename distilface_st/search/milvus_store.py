@@ -156,7 +156,7 @@ class MilvusStore(VectorStore):
     def fetch(self, keys: Sequence[int]) -> dict[int, Passage]:
         """Passages by key."""
         fields = ["key", "document", "number", "text", "metadata"]
-        found = {}
+        found: dict[int, Passage] = {}
         for start in range(0, len(keys), _AT_ONCE):
             with self._errors():
                 rows = self._client.get(

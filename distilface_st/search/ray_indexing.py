@@ -201,7 +201,8 @@ def _vectors_of(vectors: Any, rows: list[int]) -> np.ndarray:
     storage = column.storage if isinstance(column, pa.ExtensionArray) else column
     found = storage.flatten().to_numpy().reshape(len(numbers), -1).astype(np.float32)
     order = np.argsort(numbers, kind="stable")
-    return found[order[np.searchsorted(numbers[order], rows)]]
+    chosen: np.ndarray = found[order[np.searchsorted(numbers[order], rows)]]
+    return chosen
 
 
 def _library() -> Any:
