@@ -138,6 +138,11 @@ def _read_jsonl(path: Path, columns: Columns) -> Iterator[Block]:
 
 
 def parse_record(line: str, where: str) -> dict[str, Any]:
+    """A JSON object.
+
+    Raises:
+        InputError: Something else.
+    """
     try:
         record = json.loads(line)
     except ValueError as error:

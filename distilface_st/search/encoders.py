@@ -67,11 +67,11 @@ class TextEncoder:
         if not texts:
             return np.zeros((0, self.dimension), np.float32)
         prompts = getattr(self.model, "prompts", None) or {}
-        prompt = {"prompt_name": kind} if prompts.get(kind) else {}
+        name = kind if prompts.get(kind) else None
         if isinstance(self.model, EdgeEncoder):
-            return self.model.encode(texts, normalize_embeddings=True, **prompt)
-        quiet = {"show_progress_bar": False} if hasattr(self.model, "max_seq_length") else {}
-        found = np.array(self.model.encode(texts, **quiet, **prompt), dtype=np.float32)
+            return self.model.encode(texts, normalize_embeddings=True, prompt_name=name)
+        options = {"show_progress_bar": False} if hasattr(self.model, "max_seq_length") else {}
+        found = np.array(self.model.encode(texts, **options, **({"prompt_name": name} if name else {})), np.float32)
         found /= np.maximum(np.linalg.norm(found, axis=1, keepdims=True), 1e-12)
         return found
 
