@@ -8,6 +8,8 @@ from .errors import InputError
 
 SHIPPED = ("mini", "micro")
 DEFAULT_MODEL = "mini"
+BUNDLED = "bundled"
+"""The name of the encoder that the extra ``offline`` brings."""
 
 _PREFIX = "distilface-"
 _ASSETS = Path(__file__).parent / "assets"
@@ -44,3 +46,19 @@ def is_shipped(name: str) -> bool:
     if name.startswith(_PREFIX):
         return name.removeprefix(_PREFIX) in SHIPPED
     return name in SHIPPED and not Path(name).exists()
+
+
+def named_folder(name: str) -> str:
+    """The folder that a name stands for: a shipped model's, or the bundled encoder's; any other name as it is.
+
+    Raises:
+        InputError: This installation came without the model.
+        MissingExtraError: ``bundled``, and the extra ``offline`` is not installed.
+    """
+    if is_shipped(name):
+        return str(shipped_model(name))
+    if name != BUNDLED:
+        return name
+    from .offline import bundled_encoder
+
+    return str(bundled_encoder())

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import InputError, MissingExtraError
-from ..shipped import is_shipped, shipped_model
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -44,17 +43,6 @@ SHIPPED_MODEL = "distilface-mini"
 """What commands use where no model is named."""
 ModelOption = Annotated[str, typer.Option("--model", "-m", help=f"Model. {MODEL_HELP}")]
 ModelArgument = Annotated[str, typer.Argument(metavar="[MODEL]", help=MODEL_HELP)]
-
-
-def encoder_path(name: str) -> str:
-    """The name itself; the folder of a model that this package ships, or, for ``bundled``, that ``offline`` brings."""
-    if is_shipped(name):
-        return str(shipped_model(name))
-    if name != "bundled":
-        return name
-    from ..offline import bundled_encoder
-
-    return str(bundled_encoder())
 
 
 def parse_layers(text: str | None) -> str | list[int] | None:

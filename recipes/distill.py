@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import InputError
-from ._common import Device, JsonFile, StsDir, console, encoder_path, parse_layers, write_result
+from ..shipped import named_folder
+from ._common import Device, JsonFile, StsDir, console, parse_layers, write_result
 from ._training import (
     EvalFile,
     EvaluateEvery,
@@ -165,12 +166,12 @@ def distill(
     if weight and len(weight) != len(names):
         raise InputError(f"--weight is given {len(weight)} times, for {len(names)} models to learn from.")
     data = load_sentences(sentences, column=column, limit=limit)
-    teachers = [open_teacher(encoder_path(name), device) for name in names]
+    teachers = [open_teacher(named_folder(name), device) for name in names]
     if sts_dir or eval_file:
         data, evaluator = training_evaluator(data, sts_dir, False, eval_file)
     else:
         data, evaluator = _by_teachers(data, teachers, weight)
-    student = make_student(encoder_path(teacher), kept_layers, embedding_size, tokens, dimension, data, device)
+    student = make_student(named_folder(teacher), kept_layers, embedding_size, tokens, dimension, data, device)
     out = console()
     parameters = sum(parameter.numel() for parameter in student.parameters())
     out.print(f"{data.source}: {len(data.dataset):,} sentences; the student has {parameters:,} parameters")

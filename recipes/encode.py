@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from ..shipped import named_folder
 from ._common import (
     SHIPPED_MODEL,
     BatchSize,
@@ -16,7 +17,6 @@ from ._common import (
     Runtime,
     Threads,
     console,
-    encoder_path,
     write_result,
 )
 
@@ -39,7 +39,7 @@ def encode(
     from ._progress import progress_bar, quiet_libraries
 
     quiet_libraries()
-    opened = load_model(encoder_path(model), device=device, runtime=runtime, threads=threads)
+    opened = load_model(named_folder(model), device=device, runtime=runtime, threads=threads)
     with progress_bar() as bar:
         task = bar.add_task("encoding", total=None)
         result = encode_file(

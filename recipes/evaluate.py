@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..shipped import named_folder
 from ._common import (
     SHIPPED_MODEL,
     BatchSize,
@@ -17,7 +18,6 @@ from ._common import (
     StsDir,
     Threads,
     console,
-    encoder_path,
     write_result,
 )
 from ._csv import write_csv
@@ -73,7 +73,7 @@ def evaluate(
 
         loaded = [*loaded, load_scored_pairs(eval_file)]
     report = sts_suite(
-        load_model(encoder_path(model), device=device, runtime=runtime, threads=threads),
+        load_model(named_folder(model), device=device, runtime=runtime, threads=threads),
         tasks=loaded,
         aggregation=aggregation,  # type: ignore[arg-type]
         batch_size=batch_size,

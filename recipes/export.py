@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..errors import InputError
-from ._common import SHIPPED_MODEL, JsonFile, ModelArgument, StsDir, console, encoder_path, write_result
+from ..shipped import named_folder
+from ._common import SHIPPED_MODEL, JsonFile, ModelArgument, StsDir, console, write_result
 
 if TYPE_CHECKING:
     from ..datasets.sts import STSTask
@@ -61,7 +62,7 @@ def export(
     sentences = None if calibration is None else _sentences(calibration)
     with console().status("exporting") as status:
         manifest = export_model(
-            encoder_path(model),
+            named_folder(model),
             output,
             formats=[name.strip() for name in formats.split(",")],
             precision=precision,

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from ..errors import InputError
-from ._common import MODEL_HELP, SHIPPED_MODEL, Device, JsonFile, Runtime, Threads, console, encoder_path, write_result
+from ._common import MODEL_HELP, SHIPPED_MODEL, Device, JsonFile, Runtime, Threads, console, write_result
 
 _CHANGE, _STORE, _PASSAGES = "Change an index", "Store", "Passages"
 
@@ -90,7 +90,7 @@ def index(
         return
     is_there = (folder / MANIFEST).exists()
     name = model or (read_manifest(folder)["model"]["name"] if is_there else SHIPPED_MODEL)
-    encoder = open_encoder(encoder_path(name) if name == "bundled" else name, device, runtime, threads)
+    encoder = open_encoder(name, device, runtime, threads)
     options: dict[str, Any] = {"index": kind, "uri": uri, "collection": collection}
     given = {"tokens": tokens, "overlap": overlap}
     settings = IndexSettings(

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ._common import MODEL_HELP, BatchSize, Device, JsonFile, StsDir, console, encoder_path, write_result
+from ..shipped import named_folder
+from ._common import MODEL_HELP, BatchSize, Device, JsonFile, StsDir, console, write_result
 from ._csv import write_csv
 from .evaluate import Aggregation, CsvFile, Tasks, load_tasks
 
@@ -44,7 +45,7 @@ def poolings(
     if plot is not None:
         check_plot_file(plot)
     study = score_poolings(
-        encoder_path(model),
+        named_folder(model),
         load_tasks(sts_dir, tasks, split),
         pooling_modes=[mode.strip() for mode in pooling_mode.split(",")],
         aggregation=aggregation,  # type: ignore[arg-type]

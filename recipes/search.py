@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import InputError
-from ._common import MODEL_HELP, Device, JsonFile, Runtime, Threads, console, encoder_path, write_result
+from ._common import MODEL_HELP, Device, JsonFile, Runtime, Threads, console, write_result
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -62,7 +62,7 @@ def search(
             queries = Path("-")
         if model or device or runtime or threads:
             name = model or index.model
-            index.use(open_encoder(encoder_path(name) if name == "bundled" else name, device, runtime, threads))
+            index.use(open_encoder(name, device, runtime, threads))
         options: dict[str, Any] = {"k": k, "filter": asked, "hybrid": hybrid}
         if query is None and queries is None:
             _interactive(index, options)

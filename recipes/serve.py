@@ -9,7 +9,8 @@ from typing import Annotated
 import typer
 
 from ..errors import InputError
-from ._common import MODEL_HELP, Device, Runtime, Threads, encoder_path
+from ..shipped import named_folder
+from ._common import MODEL_HELP, Device, Runtime, Threads
 
 _KEY_VARIABLE = "DISTILFACE_API_KEY"
 
@@ -54,7 +55,7 @@ def serve(
     if not api_key and _KEY_VARIABLE in os.environ:
         raise InputError(f"{_KEY_VARIABLE} is set and empty, which would leave the server open: unset it or fill it.")
     run_server(
-        encoder_path(model) if model else None,
+        named_folder(model) if model else None,
         index,
         host=host,
         port=port,

@@ -7,7 +7,8 @@ from typing import Annotated
 import typer
 
 from ..errors import InputError
-from ._common import SHIPPED_MODEL, Device, JsonFile, ModelOption, Runtime, Threads, encoder_path, write_result
+from ..shipped import named_folder
+from ._common import SHIPPED_MODEL, Device, JsonFile, ModelOption, Runtime, Threads, write_result
 
 
 def similarity(
@@ -25,7 +26,7 @@ def similarity(
     from ._progress import quiet_libraries
 
     quiet_libraries()
-    opened = load_model(encoder_path(model), device=device, runtime=runtime, threads=threads)
+    opened = load_model(named_folder(model), device=device, runtime=runtime, threads=threads)
     embeddings = opened.encode(sentences, show_progress_bar=False)
     scores = opened.similarity(embeddings, embeddings).tolist()
     if json_file != "-":

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import InputError
+from ..shipped import named_folder
 from ._common import (
     MODEL_HELP,
     Device,
     JsonFile,
     StsDir,
     console,
-    encoder_path,
     parse_layers,
     parse_modes,
     write_result,
@@ -132,7 +132,7 @@ def train(
 
     quiet_libraries()
     given: dict[str, Any] = {
-        "encoder": encoder_path(base) if base else None,
+        "encoder": named_folder(base) if base else None,
         "layers": parse_layers(layers),
         "pooling_mode": parse_modes(pooling_mode),
         "layer_reduction": layer_reduction,

@@ -13,7 +13,7 @@ from ..errors import InputError
 from ..packed import is_packed
 from ..provenance import model_fingerprint
 from ..runtime.manifest import WEIGHTS, is_export, read_manifest
-from ..shipped import is_shipped, shipped_model
+from ..shipped import named_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
@@ -125,7 +125,7 @@ def prepare_arms(
     arms: list[Arm] = []
     for index, (name, label) in enumerate(zip(models, labels(models), strict=True)):
         progress(f"preparing {label}")
-        folder = shipped_model(name) if is_shipped(name) else Path(name)
+        folder = Path(named_folder(name))
         if not is_export(folder) or is_packed(folder):
             arms += _model_arms(name, label, exports, kinds, sentences, scratch / str(index), progress)
         if is_export(folder):

@@ -14,7 +14,7 @@ from ..errors import InputError
 from ..model import load_model
 from ..modules import OnnxEncoder
 from ..offline import bundled_encoder
-from ..shipped import is_shipped, shipped_model
+from ..shipped import named_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,14 +39,9 @@ def open_model(name: str, folder: Path) -> tuple[SentenceTransformer, Path, bool
     Raises:
         InputError: It cannot be opened.
     """
-    if is_shipped(name):
-        home = shipped_model(name)
-        return load_model(home, device="cpu"), home, False
-    if name == "bundled":
-        home = bundled_encoder()
-        return load_model(home, device="cpu"), home, False
-    if os.path.isdir(name):
-        return load_model(name, device="cpu"), Path(name), False
+    home = named_folder(name)
+    if os.path.isdir(home):
+        return load_model(home, device="cpu"), Path(home), False
     encoders = plain_encoders()
     is_random = False
     if name in encoders:

@@ -12,7 +12,7 @@ import numpy as np
 from ..edge import EdgeEncoder
 from ..errors import InputError
 from ..runtime.manifest import is_export
-from ..shipped import is_shipped, shipped_model
+from ..shipped import BUNDLED, is_shipped, named_folder
 
 if TYPE_CHECKING:
     import os
@@ -82,7 +82,7 @@ def open_encoder(
     """Open a model to embed with: a shipped, packed or exported one without torch, any other with it.
 
     Args:
-        name: A folder, a Hub name, or a shipped model's name.
+        name: A folder, a Hub name, a shipped model's name, or ``bundled``.
         device: Where a SentenceTransformer runs.
         runtime: Of an exported model.
         threads: Of an exported model.
@@ -91,7 +91,7 @@ def open_encoder(
         InputError: As :func:`distilface_st.load_model`.
     """
     known = str(name)
-    folder = str(shipped_model(known)) if is_shipped(known) else known
+    folder = named_folder(known)
     if is_export(folder):
         return TextEncoder(EdgeEncoder(folder, runtime, threads), _lasting_name(known, folder))
     if runtime or threads:
@@ -105,7 +105,7 @@ def _lasting_name(name: str, folder: str) -> str:
     """A name that opens the same model from another working folder."""
     if is_shipped(name):
         return f"distilface-{name.removeprefix('distilface-')}"
-    return str(Path(folder).absolute()) if Path(folder).is_dir() else name
+    return str(Path(folder).absolute()) if Path(folder).is_dir() and name != BUNDLED else name
 
 
 def _fingerprint(model: Any, name: str) -> str:

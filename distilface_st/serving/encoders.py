@@ -13,7 +13,7 @@ import numpy as np
 from ..edge import EdgeEncoder
 from ..runtime.manifest import is_export
 from ..runtime.tokenization import SentenceTokenizer
-from ..shipped import SHIPPED, is_shipped, shipped_model
+from ..shipped import SHIPPED, is_shipped, named_folder, shipped_model
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -167,4 +167,4 @@ def _folder(model: str | os.PathLike[str] | None) -> str:
     if model is None:
         return str(shipped_model())
     text = os.fspath(model)
-    return str(shipped_model(text)) if is_shipped(text) else text
+    return named_folder(text)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from distilface_st import EdgeEncoder, InputError, shipped, shipped_model
-from distilface_st.recipes._common import encoder_path
+from distilface_st.shipped import named_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,13 +35,13 @@ def scored(tmp_path: Path) -> Path:
 
 
 def test_names_of_shipped_models_stand_for_their_folders(assets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    assert encoder_path("distilface-mini") == encoder_path("mini") == str(assets / "mini") == str(shipped_model())
-    assert encoder_path("some/model") == "some/model"
+    assert named_folder("distilface-mini") == named_folder("mini") == str(assets / "mini") == str(shipped_model())
+    assert named_folder("some/model") == "some/model"
     with pytest.raises(InputError, match="This installation has no distilface-micro"):
-        encoder_path("distilface-micro")
+        named_folder("distilface-micro")
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mini").mkdir()
-    assert encoder_path("mini") == "mini"
+    assert named_folder("mini") == "mini"
 
 
 def test_similarity_needs_no_model(invoke: Callable[..., Result]):
