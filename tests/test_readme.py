@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -24,7 +25,7 @@ def block(word: str) -> str:
 
 
 def test_the_shipped_model(capsys):
-    exec(block("load_model()"), {})
+    exec(block("model = load_model()"), {})
     assert 0.7 < float(re.search(r"\d\.\d+", capsys.readouterr().out)[0]) < 1
 
 
@@ -54,6 +55,41 @@ def test_an_export_without_torch(exported, tmp_path, monkeypatch):
     exec(block('EdgeEncoder("light")'), names)
     assert names["embeddings"].shape == (2, 32)
     np.testing.assert_allclose(load_model("light").encode("It is sunny."), names["embeddings"][0], atol=1e-2)
+
+
+def test_search(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    records = [
+        {"id": "a", "text": "It was rebuilt. The bridge collapsed in a storm.", "year": 1994},
+        {"id": "b", "text": "The bridge fell into the river.", "year": 1890},
+        {"id": "c", "text": "A recipe for soup.", "year": 2001},
+    ]
+    Path("articles.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
+    exec(block("index_corpus"), {})
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(maxsplit=2)[1:] for line in lines] == [
+        ["a", "The bridge collapsed in a storm."],
+        ["c", "A recipe for soup."],
+    ]
+
+
+def test_langchain():
+    names: dict = {}
+    exec(block("langchain_core"), names)
+    from langchain_core.vectorstores import InMemoryVectorStore
+
+    store = InMemoryVectorStore.from_texts(["The cat sleeps.", "Profits rose."], names["DistilfaceEmbeddings"]())
+    assert store.similarity_search("a sleeping animal", k=1)[0].page_content == "The cat sleeps."
+
+
+def test_llama_index():
+    names: dict = {}
+    exec(block("llama_index"), names)
+    from llama_index.core import Document, VectorStoreIndex
+
+    documents = [Document(text="The cat sleeps."), Document(text="Profits rose.")]
+    index = VectorStoreIndex.from_documents(documents, embed_model=names["DistilfaceEmbedding"]())
+    assert index.as_retriever(similarity_top_k=1).retrieve("a sleeping animal")[0].text == "The cat sleeps."
 
 
 @pytest.mark.slow
