@@ -1,8 +1,9 @@
 """Packs a distilled model as one that the package ships, scores what it packed, and writes that into its card.
 
-    python results/distilface-mini/build.py RUN mini|micro ../shared/data/sts distilface_st/assets
+    python results/distilface-mini/build.py FIRST SECOND mini|micro ../shared/data/sts distilface_st/assets
 
-RUN is a folder of ``distilface distill``. The int8 graph is scored as it runs (EdgeEncoder, onnxruntime), and so is the
+FIRST and SECOND are the folders of both stages' ``distilface distill``; what SECOND made is packed. The int8 graph is
+scored as it runs (EdgeEncoder, onnxruntime), and so is the
 float model before packing, in torch.
 """
 
@@ -57,12 +58,13 @@ One set of int8 weights, a scale a row, in `model.safetensors`: torch widens the
 ## How it was made
 
 By `distilface distill`, see `results/distilface-mini` in the source repository: cut from paraphrase-MiniLM-L3-v2 and
-trained, to step {steps:,} of {batch_size} sentences each, to embed as two teachers do: all-mpnet-base-v2 and
-paraphrase-MiniLM-L3-v2 (both Apache-2.0, by the sentence-transformers authors). Objectives: regression, in-batch
-contrast and relations. Text, {sentences:,} sentences without labels: English Wikipedia (CC BY-SA), glosses and examples
-of WordNet 3.0 (Princeton University), sentences of a small grammar, written in the manner of captions, headlines and
-forum talk with knowledge that STS holds such text. No sentence of an STS set was trained on; the
-checkpoint was chosen on STS-B dev. The teachers had been trained on public pairs, among them captions of the
+trained to embed as two teachers do: all-mpnet-base-v2 and paraphrase-MiniLM-L3-v2 (both Apache-2.0, by the
+sentence-transformers authors). Objectives: regression, in-batch contrast and relations. Two stages, of {steps[0]:,} and
+{steps[1]:,} steps of {batch_size} texts each, on {sentences[0]:,} sentences and then on {sentences[1]:,} other
+sentences and passages of up to 256 tokens, without labels: English Wikipedia (CC BY-SA), glosses and examples of
+WordNet 3.0 (Princeton University), sentences of a small grammar, written in the manner of captions, headlines and forum
+talk with knowledge that STS holds such text. No sentence of an STS set was trained on; the checkpoint was chosen on
+STS-B dev. The teachers had been trained on public pairs, among them captions of the
 collections from which STS drew some of its own.
 
 ## Scores
@@ -79,8 +81,7 @@ The average is that of STS12-15 and STS-B, as in the DistilFACE paper.
 
 English. Short, general text: sentences and short paragraphs, not code, not law. It inherits the biases of its teachers
 and their text. onnxruntime quantizes activations with one scale a batch, so that an embedding varies a little with its
-batch mates. Trained on inputs of at most 64 tokens: longer ones are read, but worse than by the teacher
-(results/distilface-mini). One training run, one seed.
+batch mates. One training run, one seed.
 """
 
 
@@ -101,9 +102,9 @@ class Quiet:
 
 
 def main() -> None:
-    run, name, sts, assets = Path(sys.argv[1]), sys.argv[2], Path(sys.argv[3]), Path(sys.argv[4])
-    record = json.loads((run / "run.json").read_text(encoding="utf-8"))
-    model = load_model(run / "model", device="cpu")
+    stages, name, sts, assets = [Path(run) for run in sys.argv[1:3]], sys.argv[3], Path(sys.argv[4]), Path(sys.argv[5])
+    records = [json.loads((run / "run.json").read_text(encoding="utf-8")) for run in stages]
+    model = load_model(stages[-1] / "model", device="cpu")
     model.max_seq_length = MAX_TOKENS
     folder = assets / name
     pack_model(model, folder, name=f"distilface-{name}")
@@ -112,13 +113,13 @@ def main() -> None:
         "int8 weights, torch": scores(load_model(folder, device="cpu"), sts),
         "float32, torch": scores(model, sts),
     }
-    (folder / "README.md").write_text(card(name, folder, model, record, found), encoding="utf-8")
+    (folder / "README.md").write_text(card(name, folder, model, records, found), encoding="utf-8")
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-    write_json(HERE / f"{name}.json", {"bytes": size, "scores": found, "run": record})
+    write_json(HERE / f"{name}.json", {"bytes": size, "scores": found, "runs": records})
     print(json.dumps({"bytes": size, **found}, indent=2))
 
 
-def card(name: str, folder: Path, model: Any, record: dict[str, Any], found: dict[str, dict[str, float]]) -> str:
+def card(name: str, folder: Path, model: Any, records: list[dict[str, Any]], found: dict[str, dict[str, float]]) -> str:
     config = model[0].model.config
     columns = list(next(iter(found.values())))[:-1]
     rows = [
@@ -137,9 +138,9 @@ def card(name: str, folder: Path, model: Any, record: dict[str, Any], found: dic
         tokens=MAX_TOKENS,
         embedding_size=config.embedding_size,
         vocabulary=config.vocab_size,
-        steps=record["kept_step"],
-        batch_size=record["config"]["batch_size"],
-        sentences=record["data"]["rows"],
+        steps=[record["kept_step"] for record in records],
+        batch_size=records[0]["config"]["batch_size"],
+        sentences=[record["data"]["rows"] for record in records],
         header=" | ".join(columns),
         rule="---|" * len(columns),
         rows="\n".join(rows),
