@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from ..edge import EdgeEncoder
 from ..errors import InputError
 
 if TYPE_CHECKING:
@@ -22,13 +23,17 @@ class Encoder(Protocol):
         """Embeddings, shape (sentences, d)."""
 
 
+AnyEncoder = Encoder | EdgeEncoder
+"""What the evaluators take."""
+
+
 def encode_distinct(
-    model: Encoder, sentences: Iterable[str], batch_size: int, show_progress_bar: bool = False
+    model: AnyEncoder, sentences: Iterable[str], batch_size: int, show_progress_bar: bool = False
 ) -> tuple[dict[str, int], np.ndarray]:
     """Encode each distinct sentence once, in one pass (``SentenceTransformer.encode`` sorts it by length).
 
     Args:
-        model: The encoder, with its own length limit and prompt.
+        model: The encoder, with its own length limit and prompt. An ``EdgeEncoder`` cuts its own batches.
         sentences: Sentences; repeated ones cost nothing.
         batch_size: Sentences in one forward pass.
         show_progress_bar: Whether the encoder shows its progress.
@@ -40,9 +45,12 @@ def encode_distinct(
         InputError: An embedding is zero or not finite.
     """
     rows = {sentence: row for row, sentence in enumerate(dict.fromkeys(sentences))}
-    embeddings = model.encode(
-        list(rows), batch_size=batch_size, show_progress_bar=show_progress_bar, convert_to_numpy=True
-    )
+    if isinstance(model, EdgeEncoder):
+        embeddings = model.encode(list(rows))
+    else:
+        embeddings = model.encode(
+            list(rows), batch_size=batch_size, show_progress_bar=show_progress_bar, convert_to_numpy=True
+        )
     return rows, unit_rows(np.asarray(embeddings, dtype=np.float32), list(rows))
 
 

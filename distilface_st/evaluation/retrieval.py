@@ -15,7 +15,7 @@ from ._common import append_csv, encode_distinct
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ._common import Encoder
+    from ._common import AnyEncoder
 
 logger = logging.getLogger(__name__)
 
@@ -107,7 +107,7 @@ class RetrievalEvaluator(BaseEvaluator):
         self.primary_metric = f"{name}_mrr10" if name else "mrr10"
 
     def __call__(  # type: ignore[override]
-        self, model: Encoder, output_path: str | None = None, epoch: int = -1, steps: int = -1
+        self, model: AnyEncoder, output_path: str | None = None, epoch: int = -1, steps: int = -1
     ) -> dict[str, float]:
         """Score the model, write the CSV and note the metrics in the model card.
 
@@ -130,7 +130,7 @@ class RetrievalEvaluator(BaseEvaluator):
         self.store_metrics_in_model_card_data(cast("Any", model), metrics, epoch, steps)
         return metrics
 
-    def score(self, model: Encoder) -> dict[str, float]:
+    def score(self, model: AnyEncoder) -> dict[str, float]:
         """``mrr10``, ``recall1`` and ``recall10`` of the model.
 
         Raises:

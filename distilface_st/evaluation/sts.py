@@ -20,7 +20,7 @@ from .correlation import AVERAGES, averages, check_aggregation, score_task
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ._common import Encoder
+    from ._common import AnyEncoder
     from .correlation import Aggregation, TaskScore
 
 logger = logging.getLogger(__name__)
@@ -95,7 +95,7 @@ class STSEvaluator(BaseEvaluator):
         self.primary_metric = self._metric(self._primary(primary))
 
     def __call__(  # type: ignore[override]
-        self, model: Encoder, output_path: str | None = None, epoch: int = -1, steps: int = -1
+        self, model: AnyEncoder, output_path: str | None = None, epoch: int = -1, steps: int = -1
     ) -> dict[str, float]:
         """Score the model, write the CSV and note the metrics in the model card.
 
@@ -125,7 +125,7 @@ class STSEvaluator(BaseEvaluator):
         self.store_metrics_in_model_card_data(cast("Any", model), metrics, epoch, steps)
         return metrics
 
-    def score(self, model: Encoder) -> list[TaskScore]:
+    def score(self, model: AnyEncoder) -> list[TaskScore]:
         """Score the model on each set, in the order given, subsets included.
 
         Raises:
@@ -200,7 +200,7 @@ class STSReport(TypedDict):
 
 
 def sts_suite(
-    model: Encoder,
+    model: AnyEncoder,
     source: Path | str | None = None,
     tasks: Sequence[str | STSTask] | None = None,
     aggregation: Aggregation = "all",

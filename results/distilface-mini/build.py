@@ -91,16 +91,6 @@ def scores(encoder: Any, sts: Path) -> dict[str, float]:
     return {**report["scores"], **dev["scores"], "average5": report["average5"]}
 
 
-class Quiet:
-    """Leaves out the settings of ``encode`` that only a SentenceTransformer has."""
-
-    def __init__(self, encoder: EdgeEncoder) -> None:
-        self.encoder = encoder
-
-    def encode(self, sentences: list[str], **_: Any) -> Any:
-        return self.encoder.encode(sentences)
-
-
 def main() -> None:
     stages, name, sts, assets = [Path(run) for run in sys.argv[1:3]], sys.argv[3], Path(sys.argv[4]), Path(sys.argv[5])
     records = [json.loads((run / "run.json").read_text(encoding="utf-8")) for run in stages]
@@ -109,7 +99,7 @@ def main() -> None:
     folder = assets / name
     pack_model(model, folder, name=f"distilface-{name}")
     found = {
-        "int8, EdgeEncoder": scores(Quiet(EdgeEncoder(folder)), sts),
+        "int8, EdgeEncoder": scores(EdgeEncoder(folder), sts),
         "int8 weights, torch": scores(load_model(folder, device="cpu"), sts),
         "float32, torch": scores(model, sts),
     }
