@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 CHUNK = 2048
 """Documents between two commits: what a killed run does again at most, and what is in memory."""
 
+_SPECIAL = 2
+"""Tokens that a model puts around a text."""
+
 _OF_OURS = ("passages.sqlite", "vectors-", "structure-", "milvus.", "lexical", "ray-", ".milvus.", ".manifest")
 
 
@@ -41,14 +44,14 @@ class IndexSettings:
     Attributes:
         store: ``faiss`` or ``milvus``.
         options: The store's own: ``index``; for Milvus ``uri`` and ``collection``.
-        tokens: Most tokens of a passage, at most the model's longest input.
-        overlap: Tokens that passages of a document may share.
+        tokens: Most tokens of a passage, at most what the model reads beside its own special ones.
+        overlap: Tokens that neighbouring passages may share; by default a quarter of ``tokens``.
     """
 
     store: str = "faiss"
     options: dict[str, Any] = field(default_factory=dict)
     tokens: int = 128
-    overlap: int = 32
+    overlap: int | None = None
 
 
 def index_corpus(
@@ -200,8 +203,9 @@ def create_index(folder: Path, encoder: TextEncoder, settings: IndexSettings, jo
     """
     kind = store_class(settings.store)
     options = kind.check(settings.options)
-    tokens = min(settings.tokens, encoder.max_tokens)
-    PassageSplitter(encoder.token_counts, tokens, settings.overlap)
+    tokens = min(settings.tokens, encoder.max_tokens - _SPECIAL)
+    overlap = tokens // 4 if settings.overlap is None else settings.overlap
+    PassageSplitter(encoder.token_counts, tokens, overlap)
     left = list(folder.iterdir()) if folder.is_dir() else []
     if folder.exists() and not (folder.is_dir() and all(path.name.startswith(_OF_OURS) for path in left)):
         raise InputError(f"{folder} is there already and is no index: name another folder.")
@@ -211,7 +215,7 @@ def create_index(folder: Path, encoder: TextEncoder, settings: IndexSettings, jo
     store = kind(folder, encoder.dimension, options, create=True)
     store.set_position(job.at(0))
     store.close()
-    passages = {"tokens": tokens, "overlap": settings.overlap}
+    passages = {"tokens": tokens, "overlap": overlap}
     write_manifest(folder, encoder, settings.store, options, passages=passages)
 
 
