@@ -55,6 +55,8 @@ class TextEncoder:
 
     def token_counts(self, texts: Sequence[str]) -> list[int]:
         """Tokens of each text, special ones left out; characters over four where the model shows no tokenizer."""
+        if not texts:
+            return []
         if isinstance(self.model, EdgeEncoder):
             return self.model.token_counts(texts)
         tokenizer = getattr(self.model, "tokenizer", None)
