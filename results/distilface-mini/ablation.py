@@ -46,6 +46,7 @@ RUNS: dict[str, dict[str, Any]] = {
     "vocabulary 20000": {"student": {"embedding_size": 128, "vocabulary": 20_000}},
     "layers 0, 2": {"student": {"embedding_size": 128, "layers": [0, 2]}},
     "layers 0, 1, 2, 2": {"student": {"embedding_size": 128, "layers": [0, 1, 2, 2]}},
+    "10,000 sentences": {"sentences": 10_000},
     "one layer, 0": {"student": {"embedding_size": 64, "layers": [0]}},
     "one layer, 1": {"student": {"embedding_size": 64, "layers": [1]}},
     "one layer, 2": {"student": {"embedding_size": 64, "layers": [2]}},
@@ -66,7 +67,7 @@ def main() -> None:
 
 
 def run(given: dict[str, Any], folder: Path, teachers: Path, exports: Path, text: Path, dev: Any, cache: Path) -> None:
-    data = load_sentences(text)
+    data = load_sentences(text, limit=given.get("sentences"))
     student = make_student(
         teachers / given.get("source", FROM), **given.get("student", {"embedding_size": 128}), data=data, device="cpu"
     )
