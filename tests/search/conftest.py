@@ -14,7 +14,14 @@ from distilface_st.search.encoders import TextEncoder
 from .fakes import WordEncoder
 
 HAS_MILVUS = importlib.util.find_spec("pymilvus") and importlib.util.find_spec("milvus_lite")
-STORES = ["faiss-exact", "faiss-hnsw", "faiss-int8", "milvus-exact", "milvus-hnsw", "milvus-remote"]
+STORES = [
+    "faiss-exact",
+    "faiss-hnsw",
+    pytest.param("faiss-int8", marks=pytest.mark.slow),
+    "milvus-exact",
+    pytest.param("milvus-hnsw", marks=pytest.mark.slow),
+    pytest.param("milvus-remote", marks=pytest.mark.slow),
+]
 
 
 @pytest.fixture(scope="session")

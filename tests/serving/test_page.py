@@ -14,6 +14,7 @@ CHROMIUM = shutil.which("chromium")
 if CHROMIUM is None:
     pytest.skip("the page's tests drive a browser: apt-get install chromium", allow_module_level=True)
 expect = sync_api.expect
+pytestmark = pytest.mark.slow
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
