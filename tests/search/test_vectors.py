@@ -44,7 +44,9 @@ def store_of(folder, kind, vectors):
     return store
 
 
-@pytest.mark.parametrize(("kind", "least"), [("hnsw", 0.95), ("int8", 0.99), pytest.param("ivf-pq", 0.5, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("kind", "least"), [("hnsw", 0.95), ("int8", 0.99), pytest.param("ivf-pq", 0.5, marks=pytest.mark.slow)]
+)
 def test_structures_find_nearly_what_exact_finds(tmp_path, kind, least):
     rng = np.random.default_rng(0)
     vectors, queries = unit(rng, 3000), unit(rng, 50)
