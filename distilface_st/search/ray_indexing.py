@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,8 @@ from pyarrow import dataset, parquet
 
 from ..errors import InputError, MissingExtraError
 from ..files import atomic_folder, write_json
+from ..runtime.manifest import is_export
+from ..shipped import named_folder
 from .documents import in_chunks, read_documents
 from .encoders import TextEncoder, open_encoder
 from .hits import Document, Passage
@@ -25,6 +28,12 @@ if TYPE_CHECKING:
 
 _PASSAGES, _EMBEDDED = "passages", "embedded"
 _DONE = "done.json"
+_OTHERS = 2
+"""Cores for the tasks that read and write beside the actors, without which the actors wait for ever."""
+
+_BLOCKS = 4
+"""Blocks an actor at least, so that none has all the work."""
+
 _BLANK = -1
 """Number of the row that stands for a document without a passage."""
 
@@ -51,7 +60,8 @@ class EmbedPassages:
     """
 
     def __init__(self, name: str, fingerprint: str) -> None:
-        self.encoder = open_encoder(name)
+        threads = 1 if is_export(named_folder(name)) else None  # torch keeps to an actor's one core by itself
+        self.encoder = open_encoder(name, threads=threads)
         if self.encoder.fingerprint != fingerprint:
             raise InputError(f"{name} is another model on this node ({self.encoder.fingerprint}, not {fingerprint}).")
 
@@ -146,20 +156,29 @@ def _embed(ray: Any, work: Path, encoder: TextEncoder, address: str, workers: in
     target = work / _EMBEDDED
     shutil.rmtree(target, ignore_errors=True)
     is_ours = not ray.is_initialized()
-    if is_ours:
-        ray.init(None if address == "local" else address, include_dashboard=False, log_to_driver=False)
+    if is_ours and address == "local":
+        ray.init(num_cpus=workers + _OTHERS, include_dashboard=False, log_to_driver=False, logging_level="error")
+    elif is_ours:
+        ray.init(address, log_to_driver=False)
     try:
+        cores = int(ray.cluster_resources().get("CPU", 0))
+        if cores < workers + _OTHERS:
+            raise InputError(f"{workers} workers, and {_OTHERS} tasks beside them, on a cluster of {cores} cores.")
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = False
-        passages = ray.data.read_parquet(str(work / _PASSAGES), columns=["row", "text"], file_extensions=["parquet"])
+        logging.getLogger("ray.data").setLevel(logging.ERROR)
+        passages = ray.data.read_parquet(
+            str(work / _PASSAGES),
+            columns=["row", "text"],
+            file_extensions=["parquet"],
+            override_num_blocks=max(_BLOCKS * workers, len(list((work / _PASSAGES).glob("part-*")))),
+        )
         vectors = passages.map_batches(
             EmbedPassages,
             fn_constructor_args=(encoder.name, encoder.fingerprint),
             batch_size=batch_size,
             compute=ray.data.ActorPoolStrategy(size=workers),
             num_cpus=1,
-            max_restarts=-1,
-            max_task_retries=-1,
         )
         vectors.write_parquet(str(target))
     finally:
