@@ -1,0 +1,87 @@
+"""The runner on this machine: one trial after another, for as many processes as are started."""
+
+from __future__ import annotations
+
+import shutil
+from typing import TYPE_CHECKING
+
+from ..files import atomic_folder
+from .records import best_trial, points_of, ranked, write_trials
+from .store import SweepStore
+from .trials import discard, run_trial
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from transformers import TrainerCallback
+
+    from .plan import SweepPlan
+    from .records import PointRecord, TrialRecord
+
+    Watcher = Callable[[list[TrialRecord], TrialRecord | None], None]
+    """Told all trials, and the one that begins, if one does."""
+
+
+def run_sweep(
+    plan: SweepPlan, watch: Watcher | None = None, callbacks: Sequence[TrainerCallback] = ()
+) -> list[PointRecord]:
+    """Run a sweep to its end, or go on with one that was stopped; finished trials are not run again.
+
+    Started several times on one folder, the processes share the trials. ``trials.csv`` is written after each trial, and
+    ``best/`` holds the model of the best trial at the end.
+
+    Args:
+        plan: The sweep, see :func:`distilface_st.sweeping.plan.checked`.
+        watch: Told before and after each trial.
+        callbacks: Trainer callbacks of every trial.
+
+    Returns:
+        The points with a score, best first.
+
+    Raises:
+        InputError: The folder holds another sweep.
+        MissingExtraError: Optuna is not installed.
+        TrainingInterrupted: A signal came; everything is on disk, and the same call goes on.
+    """
+    store = SweepStore(plan)
+    tell = watch or (lambda trials, current: None)
+    while claim := store.next():
+        trials = store.records()
+        tell(trials, next(trial for trial in trials if trial.key == claim.folder.name))
+        try:
+            outcome = run_trial(plan, claim, callbacks=callbacks)
+        except BaseException:
+            claim.lock.release()
+            raise
+        store.tell(claim, outcome)
+        tidy(store)
+        tell(store.records(), None)
+    return finish(store)
+
+
+def tidy(store: SweepStore) -> None:
+    """Bring ``trials.csv`` up to date, and drop the models that can no longer be the best."""
+    with store.exclusive():
+        trials = store.records()
+        write_trials(trials, store.plan.output / "trials.csv")
+        points = points_of(trials, len(store.plan.seeds))
+        better = store.plan.evaluator.greater_is_better
+        leaders = ranked(points, better)[:1]
+        kept = {best_trial(point, better).key for point in leaders}
+        kept |= {trial.key for point in points if point.open for trial in point.trials if trial.score is not None}
+        for trial in trials:
+            if trial.outcome and trial.key not in kept:
+                discard(store.trials_folder / trial.key)
+
+
+def finish(store: SweepStore) -> list[PointRecord]:
+    """Copy the best trial's model to ``best/`` and rank the points."""
+    tidy(store)
+    with store.exclusive():
+        better = store.plan.evaluator.greater_is_better
+        points = ranked(points_of(store.records(), len(store.plan.seeds)), better)
+        model = store.trials_folder / best_trial(points[0], better).key / "model" if points else None
+        if model is not None and model.exists():
+            with atomic_folder(store.plan.output / "best") as folder:
+                shutil.copytree(model, folder, dirs_exist_ok=True)
+    return points

@@ -1,0 +1,150 @@
+"""One trial: train, report at each evaluation, and say what came of it, whatever it was."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from transformers import TrainerCallback
+
+from ..errors import InputError
+from ..files import write_json
+from ..history import as_scores
+from ..run_record import last_checkpoint
+from ..training import TrainingInterrupted, model_from_config, train
+from .records import Outcome
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from transformers import TrainerControl, TrainerState, TrainingArguments
+
+    from .plan import SweepPlan
+    from .store import Claim
+
+Report = Callable[[float, int], bool]
+"""Takes a score and its step; answers whether the trial is hopeless."""
+
+_DEATHS_ALLOWED = 5
+_REASON_LENGTH = 400
+
+
+class Pruned(Exception):  # noqa: N818 (what happened is no error)
+    """A trial was hopeless at an evaluation."""
+
+    def __init__(self, step: int, score: float) -> None:
+        super().__init__(f"hopeless at step {step}")
+        self.step = step
+        self.score = score
+
+
+class Judge(TrainerCallback):
+    """Reports each evaluation after the first step, and ends a hopeless trial.
+
+    Args:
+        metric: The metric that decides.
+        report: Where to.
+    """
+
+    def __init__(self, metric: str, report: Report) -> None:
+        self._metric = metric
+        self._report = report
+
+    def on_evaluate(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        metrics: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Report the score."""
+        if not metrics or f"eval_{self._metric}" not in metrics or state.global_step == 0:
+            return
+        (score,) = as_scores({self._metric: metrics[f"eval_{self._metric}"]}).values()
+        if self._report(score, state.global_step) and state.global_step < state.max_steps:
+            raise Pruned(state.global_step, score)
+
+
+def run_trial(
+    plan: SweepPlan, claim: Claim, report: Report | None = None, callbacks: Sequence[TrainerCallback] = ()
+) -> Outcome:
+    """Run a trial, or go on with one that was stopped; its model is left in its folder.
+
+    Args:
+        plan: The sweep.
+        claim: The trial.
+        report: By default Optuna's pruner judges.
+        callbacks: More trainer callbacks, for progress say.
+
+    Raises:
+        TrainingInterrupted: A signal came; the trial goes on when it is run again.
+    """
+    start = time.perf_counter()
+    try:
+        _count_death(claim.folder)
+        run = _finished_run(claim.folder) or _train(plan, claim, report or optuna_report(claim), callbacks)
+        score = run["scores_after"][plan.score_name]
+        kept = {"step": run["kept_step"], "steps": run["steps"], "seconds": run["seconds"]}
+        return Outcome("complete", score, run["scores_after"], **kept)
+    except TrainingInterrupted:
+        raise
+    except Pruned as pruned:
+        seconds = time.perf_counter() - start
+        return Outcome("pruned", pruned.score, {}, pruned.step, pruned.step, seconds, str(pruned))
+    except Exception as error:
+        reason = " ".join(str(error).split())[:_REASON_LENGTH]
+        reason = reason if isinstance(error, InputError) else f"{type(error).__name__}: {reason}"
+        return Outcome("failed", seconds=time.perf_counter() - start, reason=reason)
+
+
+def optuna_report(claim: Claim) -> Report:
+    """A report to Optuna, whose pruner answers."""
+
+    def report(score: float, step: int) -> bool:
+        claim.trial.report(score, step)
+        return claim.trial.should_prune()
+
+    return report
+
+
+def discard(folder: Path) -> None:
+    """Drop what takes room in a trial's folder; its history and record stay."""
+    for name in ("checkpoints", "model"):
+        shutil.rmtree(folder / name, ignore_errors=True)
+
+
+def _train(plan: SweepPlan, claim: Claim, report: Report, callbacks: Sequence[TrainerCallback]) -> dict[str, Any]:
+    result = train(
+        model_from_config(claim.config, device=plan.device),
+        plan.data,
+        claim.config,
+        claim.folder,
+        evaluator=plan.evaluator,
+        resume=(claim.folder / "run.json").exists(),
+        device=plan.device,
+        callbacks=[*callbacks, Judge(str(plan.evaluator.primary_metric), report)],
+    )
+    return result.run
+
+
+def _finished_run(folder: Path) -> dict[str, Any] | None:
+    path = folder / "run.json"
+    run: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    return run if run.get("status") == "finished" else None
+
+
+def _count_death(folder: Path) -> None:
+    """Refuse a trial whose process was killed again and again without getting further: for lack of memory, say."""
+    path = folder / "starts.json"
+    checkpoint = last_checkpoint(folder / "checkpoints")
+    step = int(checkpoint.name.split("-")[1]) if checkpoint else 0
+    before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    starts = before["starts"] + 1 if before.get("step") == step else 1
+    if starts > _DEATHS_ALLOWED:
+        raise InputError(f"Its process was stopped {_DEATHS_ALLOWED} times after step {step}: not enough memory?")
+    write_json(path, {"step": step, "starts": starts})

@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+import csv
+import random
+from dataclasses import replace
+
+import pytest
+from sentence_transformers import SentenceTransformer
+
+from distilface_st.datasets.sentences import load_sentences
+from distilface_st.datasets.sts import load_scored_pairs
+from distilface_st.errors import InputError
+from distilface_st.evaluation.sts import STSEvaluator
+from distilface_st.sweeping import Choice, Space, SweepPlan, checked, run_sweep
+from distilface_st.sweeping.records import Outcome
+from distilface_st.sweeping.store import SweepStore
+from distilface_st.sweeping.trials import run_trial
+from distilface_st.training_config import TrainingConfig
+
+from ..conftest import COMMON_WORDS
+
+
+@pytest.fixture
+def plan(tiny_encoder, tmp_path):
+    random.seed(0)
+    lines = dict.fromkeys(" ".join(random.choices(COMMON_WORDS, k=7)) for _ in range(40))
+    (tmp_path / "text.txt").write_text("\n".join(lines))
+    (tmp_path / "mine.tsv").write_text("a cat\ta dog\t4\na cat\tthe war\t1\na king\ta queen\t5\na king\ta car\t0\n")
+    return SweepPlan(
+        Space((Choice("temperature", (0.05, 0.5)),)),
+        TrainingConfig(encoder=str(tiny_encoder), steps=2, batch_size=4, evaluate_every=2, precision="fp32"),
+        load_sentences(tmp_path / "text.txt", cache_dir=tmp_path / "cache"),
+        STSEvaluator(load_scored_pairs(tmp_path / "mine.tsv"), write_csv=False),
+        tmp_path / "sweep",
+        device="cpu",
+    )
+
+
+def rows(plan):
+    with (plan.output / "trials.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_every_problem_is_named_before_anything_trains(plan):
+    space = Space((Choice("batch_size", (4, 512)), Choice("layers", ("last", (0, 9)))))
+    with pytest.raises(InputError) as error:
+        checked(replace(plan, space=space, sampler="best"))
+    for part in ("3 problems", "no sampler 'best'", "batch_size has 512", "layer 9 is out of range"):
+        assert part in str(error.value)
+    assert not plan.output.exists()
+
+
+def test_a_failed_trial_is_recorded_a_finished_one_kept_and_the_best_saved(plan, monkeypatch):
+    from distilface_st.sweeping import trials
+
+    def train(model, data, config, *args, **kwargs):
+        ran.append(config.temperature)
+        if config.temperature == 0.5:
+            raise MemoryError("too large")
+        return real(model, data, config, *args, **kwargs)
+
+    ran, real = [], trials.train
+    monkeypatch.setattr(trials, "train", train)
+    points = run_sweep(checked(plan))
+    assert run_sweep(plan)[0].point == points[0].point == {"temperature": 0.05}
+    assert ran == [0.05, 0.5]
+    assert [row["status"] for row in rows(plan)] == ["complete", "failed"]
+    assert rows(plan)[1]["reason"] == "MemoryError: too large"
+    assert SentenceTransformer(str(plan.output / "best"), device="cpu").encode("a cat").shape == (32,)
+    with pytest.raises(InputError, match="other settings"):
+        run_sweep(replace(plan, seeds=(1, 2)))
+
+
+def test_two_stores_share_trials_and_a_dropped_one_is_taken_over(plan):
+    first, second = SweepStore(plan), SweepStore(plan)
+    one, two = first.next(), second.next()
+    assert one.config.temperature != two.config.temperature
+    assert first.next() is None
+    one.lock.release()  # as when its process dies
+    again = second.next()
+    assert again.config == one.config
+    second.tell(again, run_trial(plan, again))
+    assert [record.status for record in first.records()] == ["complete", "open"]
+
+
+def test_tpe_draws_each_point_once_and_the_same_after_a_restart(plan, tmp_path):
+    space = Space((Choice("temperature", (0.05, 0.1, 0.5)),))
+    drawn = []
+    for name in ("a", "b"):
+        mine = replace(plan, space=space, sampler="tpe", trials=5, output=tmp_path / name)
+        store, found = SweepStore(mine), []
+        while claim := store.next():
+            found.append(claim.config.temperature)
+            store.tell(claim, Outcome("complete", claim.config.temperature))
+            if name == "b":
+                store = SweepStore(mine)
+        drawn.append(found)
+    assert sorted(drawn[0]) == [0.05, 0.1, 0.5]
+    assert drawn[0] == drawn[1]
