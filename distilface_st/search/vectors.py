@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -76,7 +77,7 @@ def nearest(
         rows: Numbers of the only rows to look at, ascending; by default all.
 
     Returns:
-        Row numbers, shape (q, min(k, rows)), and similarities, best first; equal ones by row number.
+        Row numbers, shape (q, min(k, rows)), and similarities, best first.
     """
     faiss = load_faiss()
     total = len(vectors) if rows is None else len(rows)
@@ -90,12 +91,18 @@ def nearest(
         scores, best = faiss.knn(queries, block, min(k, len(block)), metric=faiss.METRIC_INNER_PRODUCT)
         return (best + start if numbers is None else numbers[best]), scores
 
-    with ThreadPoolExecutor(os.cpu_count() or 1) as threads:
-        parts = list(threads.map(of_block, range(0, total, BLOCK)))
+    if total <= BLOCK:
+        return of_block(0)
+    parts = list(_threads().map(of_block, range(0, total, BLOCK)))
     found = np.concatenate([part[0] for part in parts], axis=1)
     scores = np.concatenate([part[1] for part in parts], axis=1)
     order = np.lexsort((found, -scores), axis=1)[:, :k]
     return np.take_along_axis(found, order, 1), np.take_along_axis(scores, order, 1)
+
+
+@cache
+def _threads() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(os.cpu_count() or 1, "nearest")
 
 
 def load_faiss() -> Any:
