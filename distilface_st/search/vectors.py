@@ -91,8 +91,6 @@ def nearest(
         scores, best = faiss.knn(queries, block, min(k, len(block)), metric=faiss.METRIC_INNER_PRODUCT)
         return (best + start if numbers is None else numbers[best]), scores
 
-    if total <= BLOCK:
-        return of_block(0)
     parts = list(_threads().map(of_block, range(0, total, BLOCK)))
     found = np.concatenate([part[0] for part in parts], axis=1)
     scores = np.concatenate([part[1] for part in parts], axis=1)
@@ -102,7 +100,8 @@ def nearest(
 
 @cache
 def _threads() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(os.cpu_count() or 1, "nearest")
+    """Threads that each run FAISS alone: its own wait for one another, and for whatever else keeps a core busy."""
+    return ThreadPoolExecutor(os.cpu_count() or 1, "nearest", lambda: load_faiss().omp_set_num_threads(1))
 
 
 def load_faiss() -> Any:
