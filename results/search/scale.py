@@ -5,7 +5,7 @@
 
 ``indexing``: 20,000 Wikipedia sentences through ``EdgeEncoder.encode`` alone and through ``index_corpus`` end to end,
 in turns, five rounds: indexing.csv. ``million``: TEXT (a sentence a line, half a million) embedded by distilface-micro,
-and each embedding a second time with noise (cosine about 0.9 to the first), to make a million rows of 384 dimensions;
+and each embedding a second time with noise (cosine about 0.9 to the first), to make about a million rows of 384;
 200 queries are further noisy copies, taken at random: million.csv, recall@10 against exact search.
 """
 
