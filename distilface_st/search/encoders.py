@@ -71,7 +71,8 @@ class TextEncoder:
         prompts = getattr(self.model, "prompts", None) or {}
         name = kind if prompts.get(kind) else None
         if isinstance(self.model, EdgeEncoder):
-            return self.model.encode(texts, normalize_embeddings=True, prompt_name=name)
+            one = texts[0] if len(texts) == 1 else texts  # a lone text is spared the threads that a list is worth
+            return np.atleast_2d(self.model.encode(one, normalize_embeddings=True, prompt_name=name))
         options = {"show_progress_bar": False} if hasattr(self.model, "max_seq_length") else {}
         found = np.array(self.model.encode(texts, **options, **({"prompt_name": name} if name else {})), np.float32)
         found /= np.maximum(np.linalg.norm(found, axis=1, keepdims=True), 1e-12)
