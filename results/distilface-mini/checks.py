@@ -3,7 +3,8 @@
     python results/distilface-mini/checks.py EXPORTS ../shared/data
 
 writes ``teacher-weights.csv`` (Spearman x 100 on STS-B dev of the teachers' weighted mean similarity) and
-``longest-input.csv`` (title to article, MRR@10 of ours and their teacher by the tokens that are read).
+``longest-input.csv`` (title to article, MRR@10 of ours and their teacher by the tokens that are read; rows of the first
+stage's weights are kept as they were).
 """
 
 from __future__ import annotations
@@ -57,6 +58,8 @@ def main() -> None:
             )
             found = scores_of_ranks(ranks_of_own(titles, texts))["mrr10"]
             rows.append({"model": name, "tokens": tokens, "mrr10": round(found, 4)})
+    with (HERE / "longest-input.csv").open(encoding="utf-8") as file:
+        rows += [row for row in csv.DictReader(file) if row["model"].endswith("first stage")]
     write("longest-input.csv", rows)
 
 
