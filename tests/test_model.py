@@ -100,6 +100,7 @@ assert "distilface_st" not in sys.modules
 """
 
 
+@pytest.mark.slow
 def test_portable_models_open_where_this_package_is_not(tiny_encoder, tmp_path):
     models = {
         str(tmp_path / "-".join(map(str, [*layers, *modes]))): build_model(

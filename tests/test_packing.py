@@ -128,11 +128,13 @@ def test_what_comes_after_pooling_is_multiplied_in_float(packed):
     assert after == []
 
 
+@pytest.mark.slow
 def test_packing_what_was_packed_gives_the_same_bytes(packed, tmp_path):
     pack_model(load_model(packed, device="cpu"), tmp_path / "again")
     assert (tmp_path / "again" / WEIGHTS).read_bytes() == (packed / WEIGHTS).read_bytes()
 
 
+@pytest.mark.slow
 def test_a_mean_over_layers_is_packed_in_stock_modules_and_a_concat_in_ours(tiny_encoder, tmp_path):
     for reduction, modules in (
         ("mean", ["Transformer", "WeightedLayerPooling", "Pooling"]),

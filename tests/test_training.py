@@ -204,7 +204,7 @@ def losses(rows):
     return [{key: row[key] for key in ("step", "loss", "positive_similarity", "learning_rate")} for row in rows]
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGKILL, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_a_stopped_run_goes_on_as_if_nothing_had_happened(config, text, tmp_path, number):
     config = replace(config, steps=12, evaluate_every=3)
     whole = run(config, text, tmp_path / "whole")
@@ -223,6 +223,7 @@ def test_a_stopped_run_goes_on_as_if_nothing_had_happened(config, text, tmp_path
     np.testing.assert_allclose(resumed.model.encode("a cat"), whole.model.encode("a cat"), atol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_half_written_checkpoint_is_passed_over(config, text, tmp_path):
     config = replace(config, steps=12, evaluate_every=3)
     stop_at(7, signal.SIGKILL, text, tmp_path / "run", config.encoder)
@@ -232,6 +233,7 @@ def test_a_half_written_checkpoint_is_passed_over(config, text, tmp_path):
     assert [row["step"] for row in result.history] == list(range(1, 13))
 
 
+@pytest.mark.slow
 def test_resuming_other_settings_text_or_nothing_is_refused(config, text, tmp_path):
     with pytest.raises(InputError, match="holds no run to resume"):
         run(config, text, tmp_path / "run", resume=True)
@@ -302,6 +304,7 @@ torch.save(weights, f"{sys.argv[2]}.{os.environ['RANK']}.pt")
 """
 
 
+@pytest.mark.slow
 def test_two_processes_train_one_model(config, text, tmp_path):
     load_sentences(text, cache_dir=tmp_path / "cache")
     environment = {key: value for key, value in os.environ.items() if key != "OMP_NUM_THREADS"}
