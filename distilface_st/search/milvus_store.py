@@ -33,6 +33,8 @@ _INDEXES = {"exact": "FLAT", "hnsw": "HNSW", "auto": "AUTOINDEX"}
 _AT_ONCE = 512
 _LONGEST_TEXT = 65_535
 _MOST_HITS = 16_384
+_PATIENT = {"grpc.keepalive_time_ms": 360_000}
+"""Milvus Lite's server ends a connection that asks more than once in five minutes whether it lives; pymilvus does."""
 
 
 class MilvusStore(VectorStore):
@@ -260,7 +262,9 @@ def _connect(uri: str, is_remote: bool) -> Any:
 
     for name in ("pymilvus", "milvus_lite"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
-    given = {"token": os.environ[TOKEN_VARIABLE]} if is_remote and TOKEN_VARIABLE in os.environ else {}
+    given: dict[str, Any] = {} if is_remote else {"grpc_options": _PATIENT}
+    if is_remote and TOKEN_VARIABLE in os.environ:
+        given["token"] = os.environ[TOKEN_VARIABLE]
     try:
         return milvus.MilvusClient(uri, timeout=20, **given)
     except (MilvusException, ValueError, OSError) as error:
