@@ -119,7 +119,7 @@ def open_encoder(
         InputError: No such model, or a damaged one.
         MissingExtraError: The runtime is not installed.
     """
-    folder = _folder(model)
+    folder = str(shipped_model()) if model is None else named_folder(os.fspath(model))
     if is_export(folder):
         return ExportedEncoder(folder, runtime, threads)
     from ..model import load_model
@@ -161,10 +161,3 @@ def _shipped_folder(name: str) -> Path | None:
         return shipped_model(name)
     except ValueError:
         return None
-
-
-def _folder(model: str | os.PathLike[str] | None) -> str:
-    if model is None:
-        return str(shipped_model())
-    text = os.fspath(model)
-    return named_folder(text)
