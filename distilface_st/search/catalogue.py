@@ -77,6 +77,10 @@ class Catalogue:
         found = self.read("SELECT value FROM state WHERE name = ?", (name,))
         return str(found[0][0]) if found else default
 
+    def values(self) -> dict[str, str]:
+        """All that :meth:`set_value` kept, as of one moment."""
+        return dict(self.read("SELECT name, value FROM state"))
+
     def set_value(self, name: str, value: str) -> None:
         """Keep a value, within a change."""
         self._connection.execute("INSERT OR REPLACE INTO state VALUES (?, ?)", (name, value))

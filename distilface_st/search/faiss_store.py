@@ -130,10 +130,12 @@ class FaissStore(VectorStore):
 
     def search(self, vectors: np.ndarray, k: int, conditions: Sequence[Condition] = ()) -> list[list[Scored]]:
         """The passages nearest to each vector."""
-        total = self._rows
-        stored = self._file.rows(total)
-        rows = np.asarray(self._catalogue.rows(conditions), np.int64) if conditions else self._alive_rows(total)
-        structure, covered = self._open_structure()
+        state = self._catalogue.values()
+        total = int(state.get("rows", "0"))
+        stored = VectorFile(self._inside(state.get("vectors", "")), self.dimension).rows(total)
+        alive = None if conditions else self._alive_rows(total, state.get("version", "0"))
+        rows = np.asarray(self._catalogue.rows(conditions), np.int64) if conditions else alive
+        structure, covered = self._open_structure(state.get("structure", ""))
         if structure is None or (rows is not None and len(rows) < _FEW * total):
             found, scores = nearest(stored, vectors, k, rows)
         else:
@@ -163,17 +165,15 @@ class FaissStore(VectorStore):
         order = np.argsort(-similarities, axis=1, kind="stable")[:, :k]
         return np.take_along_axis(likely, order, 1), np.take_along_axis(similarities, order, 1)
 
-    def _alive_rows(self, total: int) -> np.ndarray | None:
+    def _alive_rows(self, total: int, version: str) -> np.ndarray | None:
         """Rows of passages that are there, None if none was ever taken out."""
-        version = self.version()
         if self._alive is None or self._alive[0] != version:
             some_gone = self.counts().passages < total
             self._alive = (version, np.asarray(self._catalogue.rows(), np.int64) if some_gone else None)
         return self._alive[1]
 
-    def _open_structure(self) -> tuple[Any, int]:
+    def _open_structure(self, record: str) -> tuple[Any, int]:
         """The structure and the rows it covers; None and 0 without."""
-        record = self._catalogue.value("structure")
         if not record:
             return None, 0
         known = json.loads(record)
@@ -260,7 +260,7 @@ class FaissStore(VectorStore):
             if VectorFile.digest(np.asarray(stored[start : start + rows])) != digest:
                 raise InputError(f"{self._file.path} is damaged: build the index again.")
         if record := self._catalogue.value("structure"):
-            self._open_structure()
+            self._open_structure(record)
             path = self._inside(json.loads(record)["file"])
             if sha256(path) != json.loads(record)["sha256"]:
                 raise InputError(f"{path} is damaged: build the index again.")
