@@ -55,6 +55,7 @@ class FaissStore(VectorStore):
             with self._catalogue.change():
                 self._catalogue.set_value("vectors", "vectors-0.f32")
         self._structure: tuple[str, Any] | None = None
+        self._mapped: tuple[str, int, np.ndarray] | None = None
         self._alive: tuple[str, np.ndarray | None] | None = None
         self._file.rows(self._rows)
 
@@ -132,7 +133,7 @@ class FaissStore(VectorStore):
         """The passages nearest to each vector."""
         state = self._catalogue.values()
         total = int(state.get("rows", "0"))
-        stored = VectorFile(self._inside(state.get("vectors", "")), self.dimension).rows(total)
+        stored = self._mapped_rows(state.get("vectors", ""), total)
         alive = None if conditions else self._alive_rows(total, state.get("version", "0"))
         rows = np.asarray(self._catalogue.rows(conditions), np.int64) if conditions else alive
         structure, covered = self._open_structure(state.get("structure", ""))
@@ -164,6 +165,13 @@ class FaissStore(VectorStore):
             likely, similarities = np.hstack([likely, exact]), np.hstack([similarities, scores])
         order = np.argsort(-similarities, axis=1, kind="stable")[:, :k]
         return np.take_along_axis(likely, order, 1), np.take_along_axis(similarities, order, 1)
+
+    def _mapped_rows(self, name: str, total: int) -> np.ndarray:
+        """The first rows of a file, mapped once: every new mapping would fault in all its pages again."""
+        mapped = self._mapped
+        if mapped is None or mapped[:2] != (name, total):
+            mapped = self._mapped = (name, total, VectorFile(self._inside(name), self.dimension).rows(total))
+        return mapped[2]
 
     def _alive_rows(self, total: int, version: str) -> np.ndarray | None:
         """Rows of passages that are there, None if none was ever taken out."""
@@ -267,5 +275,5 @@ class FaissStore(VectorStore):
 
     def close(self) -> None:
         """Let go of the files."""
-        self._structure = None
+        self._structure = self._mapped = None
         self._catalogue.close()
