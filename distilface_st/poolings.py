@@ -13,7 +13,7 @@ from sentence_transformers.sentence_transformer.modules import Pooling
 from torch import Tensor, nn
 from tqdm import tqdm  # type: ignore[import-untyped]
 
-from ._pooling_bank import PoolingBank, pooling_key
+from ._pooling_bank import PoolingBank, PoolingKey, pooling_key
 from .errors import InputError
 from .evaluation.correlation import averages, check_aggregation, score_task
 from .evaluation.sts import distinct_labels
@@ -156,19 +156,14 @@ def score_poolings(
         raise InputError(f"{', '.join(unknown) or 'None'}: token poolings are {', '.join(Pooling.POOLING_MODES)}.")
     tasks = distinct_labels(tasks)
     check_aggregation(tasks, aggregation)
-    model = build_model(encoder, layers="last", device=device)
-    template = cast("MultiLayerPooling", model[1])
+    model, template = _opened(encoder, device)
     selections, left_out = _selections(template.num_hidden_layers)
     combinations = {
         (name, reduction, mode): pooling_key(indices, reduction, mode)
         for (name, indices), reduction, mode in product(selections.items(), LAYER_REDUCTIONS, pooling_modes)
     }
-    bank = PoolingBank(template, list(dict.fromkeys(combinations.values())))
-    model[1] = bank
-    model.truncate_dim = None
     fingerprint = model_fingerprint(model)
-    similarities = _all_similarities(model, bank, tasks, batch_size, show_progress_bar)
-    scores = {key: _score(tasks, row, aggregation) for key, row in zip(bank.keys, similarities, strict=True)}
+    scores = _scores(model, template, list(combinations.values()), tasks, aggregation, batch_size, show_progress_bar)
     results = [
         PoolingScore(name, key[0], reduction, mode, **scores[key])
         for (name, reduction, mode), key in combinations.items()
@@ -187,6 +182,63 @@ def score_poolings(
         model_fingerprint=fingerprint,
         data_fingerprint=text_fingerprint(task.fingerprint for task in tasks),
     )
+
+
+def score_chosen_poolings(
+    encoder: str | os.PathLike[str] | SentenceTransformer,
+    keys: Sequence[PoolingKey],
+    tasks: STSTask | Sequence[STSTask],
+    aggregation: Aggregation = "all",
+    batch_size: int = 64,
+    device: str | None = None,
+) -> dict[PoolingKey, dict[str, float]]:
+    """Score the poolings asked for, as :func:`score_poolings` scores all of them.
+
+    Args:
+        encoder: As there, like all that follow.
+        keys: The poolings, see :func:`pooling_key`.
+        tasks: See there.
+        aggregation: See there.
+        batch_size: See there.
+        device: See there.
+
+    Returns:
+        For each pooling Spearman x 100 by the set's label, and for several sets their averages.
+
+    Raises:
+        InputError: As there.
+    """
+    tasks = distinct_labels(tasks)
+    check_aggregation(tasks, aggregation)
+    model, template = _opened(encoder, device)
+    found = {}
+    for key, row in _scores(model, template, keys, tasks, aggregation, batch_size, False).items():
+        known = {name: value for name, value in row.items() if name != "scores" and value is not None}
+        found[key] = row["scores"] | (known if len(tasks) > 1 else {})
+    return found
+
+
+def _opened(
+    encoder: str | os.PathLike[str] | SentenceTransformer, device: str | None
+) -> tuple[SentenceTransformer, MultiLayerPooling]:
+    model = build_model(encoder, layers="last", device=device)
+    model.truncate_dim = None
+    return model, cast("MultiLayerPooling", model[1])
+
+
+def _scores(
+    model: SentenceTransformer,
+    template: MultiLayerPooling,
+    keys: Sequence[PoolingKey],
+    tasks: Sequence[STSTask],
+    aggregation: Aggregation,
+    batch_size: int,
+    show_progress_bar: bool,
+) -> dict[PoolingKey, dict[str, Any]]:
+    bank = PoolingBank(template, list(dict.fromkeys(keys)))
+    model[1] = bank
+    similarities = _all_similarities(model, bank, tasks, batch_size, show_progress_bar)
+    return {key: _score(tasks, row, aggregation) for key, row in zip(bank.keys, similarities, strict=True)}
 
 
 def _selections(num_hidden_layers: int) -> tuple[dict[str, tuple[int, ...]], tuple[str, ...]]:

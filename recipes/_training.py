@@ -40,6 +40,22 @@ RunSeed = Annotated[int | None, typer.Option(min=0, help="Seed of everything ran
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run in --output.", rich_help_panel="Run")]
 
 
+def training_data(source: str, views: str, column: list[str] | None, limit: int | None) -> TextData:
+    """The text, as the views want it."""
+    from ..datasets.pairs import load_neighbours, load_pairs
+    from ..datasets.sentences import load_sentences
+
+    columns = column or []
+    if views == "pairs":
+        if len(columns) not in (0, 2):
+            raise InputError(f"--views pairs takes --column twice or not at all, not {len(columns)} times.")
+        return load_pairs(source, columns=(columns[0], columns[1]) if columns else None, limit=limit)
+    if len(columns) > 1:
+        raise InputError(f"--views {views} takes --column once, not {len(columns)} times.")
+    load = load_neighbours if views == "neighbours" else load_sentences
+    return load(source, column=columns[0] if columns else None, limit=limit)
+
+
 def training_evaluator(
     data: TextData, sts_dir: Path | None, all_sets: bool, eval_file: Path | None
 ) -> tuple[TextData, BaseEvaluator]:

@@ -20,6 +20,7 @@ from .quickstart import quickstart
 from .search import search
 from .serve import serve
 from .similarity import similarity
+from .sweep import sweep
 from .train import train
 
 
@@ -54,7 +55,7 @@ def _root(
     pass
 
 
-for _recipe in (train, distill, evaluate, poolings, export, benchmark, encode, similarity, index, search, serve):
+for _recipe in (train, distill, evaluate, poolings, sweep, export, benchmark, encode, similarity, index, search, serve):
     app.command()(_recipe)
 
 

@@ -4,45 +4,82 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ..errors import InputError
 from ..shipped import named_folder
 from ._common import MODEL_HELP, Device, StsDir, console
-from ._training import EvalFile, EvaluateEvery, training_evaluator
+from ._training import EvalFile, EvaluateEvery, training_data, training_evaluator
 
 if TYPE_CHECKING:
+    from ..sweeping import SweepPlan
     from ..sweeping.records import PointRecord
+
+_SEARCH, _DATA, _RUN = "Search", "Data", "Run"
 
 
 def sweep(
     source: Annotated[str, typer.Argument(metavar="SENTENCES", help="Text, as for train.")],
     output: Annotated[Path, typer.Option(help="Folder of the sweep; the same command goes on with it.")],
     base: Annotated[str, typer.Option(help=f"Encoder to start from. {MODEL_HELP}")],
-    space: Annotated[Path | None, typer.Option(help="TOML file: a list or a range for each searched field.")] = None,
-    preset: Annotated[str | None, typer.Option(help="Instead of --space: paper, what the paper tried.")] = None,
-    steps: Annotated[int | None, typer.Option(min=1, help="Steps of each trial.")] = None,
+    space: Annotated[
+        Path | None,
+        typer.Option(help="TOML file: a list or a range for each searched setting.", rich_help_panel=_SEARCH),
+    ] = None,
+    preset: Annotated[
+        str | None, typer.Option(help="Instead of --space: paper, what the paper tried.", rich_help_panel=_SEARCH)
+    ] = None,
+    sampler: Annotated[
+        str, typer.Option(help="grid, one-at-a-time, random or tpe.", rich_help_panel=_SEARCH)
+    ] = "one-at-a-time",
+    trials: Annotated[int, typer.Option(min=1, help="Points that random and tpe try.", rich_help_panel=_SEARCH)] = 30,
+    pruner: Annotated[
+        str,
+        typer.Option(
+            help="Stop hopeless trials at an evaluation: none, median or hyperband (on Ray ASHA, for both).",
+            rich_help_panel=_SEARCH,
+        ),
+    ] = "none",
+    seeds: Annotated[
+        int, typer.Option(min=1, help="Run each point with this many seeds.", rich_help_panel=_SEARCH)
+    ] = 1,
+    seed: Annotated[
+        int, typer.Option(min=0, help="First seed of the trials, and the sampler's.", rich_help_panel=_SEARCH)
+    ] = 42,
+    steps: Annotated[
+        int | None, typer.Option(min=0, help="Steps of each trial; 0 compares poolings without training.")
+    ] = None,
     evaluate_every: EvaluateEvery = None,
-    sampler: Annotated[str, typer.Option(help="grid, one-at-a-time, random or tpe.")] = "one-at-a-time",
-    trials: Annotated[int, typer.Option(min=1, help="Points that random and tpe try.")] = 30,
-    pruner: Annotated[str, typer.Option(help="Stop hopeless trials: none, median or hyperband.")] = "none",
-    seeds: Annotated[int, typer.Option(min=1, help="Run each point with this many seeds.")] = 1,
-    seed: Annotated[int, typer.Option(min=0, help="First seed, and the sampler's.")] = 42,
+    views: Annotated[
+        str | None,
+        typer.Option(help="Positives: dropout, neighbours or pairs, as for train.", rich_help_panel=_DATA),
+    ] = None,
+    column: Annotated[
+        list[str] | None, typer.Option(help="Column or field with the text; twice for pairs.", rich_help_panel=_DATA)
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Read this many records at most.", rich_help_panel=_DATA)
+    ] = None,
     sts_dir: StsDir = None,
     all_sets: Annotated[
-        bool, typer.Option("--all-sets", help="Also score STS12-16 and STS-B test; STS-B dev alone decides.")
+        bool,
+        typer.Option(
+            "--all-sets",
+            help="Also score each trial's kept model on STS12-16 and STS-B test; STS-B dev alone decides.",
+            rich_help_panel=_RUN,
+        ),
     ] = False,
     eval_file: EvalFile = None,
     device: Device = None,
 ) -> None:
-    """Search the settings of a training run; finished trials are kept, and a stopped one goes on."""
-    from ..datasets.sentences import load_sentences
-    from ..sweeping import Space, SweepPlan, checked, paper_space, read_space, run_sweep
-    from ..sweeping.plan import check_plan, encoder_depth
-    from ..sweeping.problems import Problems
-    from ..training import TrainingConfig, TrainingInterrupted
+    """Search the settings of a training run, and report on them.
+
+    Finished trials are kept: the same command goes on with a sweep that was stopped, and started twice, both share it.
+    """
+    from ..sweeping import run_sweep
+    from ..training import TrainingInterrupted
     from ._progress import quiet_libraries
 
     quiet_libraries()
@@ -50,35 +87,84 @@ def sweep(
         raise InputError("Give --space FILE or --preset paper: one of them.")
     if preset not in (None, "paper"):
         raise InputError(f"There is no preset {preset!r}: there is paper.")
-    problems = Problems()
-    encoder = named_folder(base)
-    found: Space = Space(())
-    settings: dict[str, object] = {}
-    listed: tuple[int, ...] = ()
-    if space is not None:
-        found, settings, listed = read_space(space, problems)
-    elif depth := encoder_depth(encoder, problems):
-        found = paper_space(depth)
-    config = TrainingConfig(encoder=encoder)
-    given = {"steps": steps, "evaluate_every": evaluate_every}
-    with problems.collected():
-        changes = settings | {name: value for name, value in given.items() if value is not None}
-        config = replace(config, **changes)  # type: ignore[arg-type]
-    plan = None
-    with problems.collected():
-        data, evaluator = training_evaluator(load_sentences(source), sts_dir, all_sets, eval_file)
-        chosen = listed or tuple(range(seed, seed + seeds))
-        plan = SweepPlan(found, config, data, evaluator, output, sampler, trials, chosen, pruner, seed, device)
-    if plan is not None:
-        check_plan(plan, problems)
-    problems.check()
-    assert plan is not None
+    plan = _plan(
+        source,
+        space,
+        {"column": column, "limit": limit},
+        {"sts_dir": sts_dir, "eval_file": eval_file, "all_sets": all_sets},
+        {"steps": steps, "evaluate_every": evaluate_every, "views": views},
+        tuple(range(seed, seed + seeds)),
+        encoder=named_folder(base),
+        output=output,
+        sampler=sampler,
+        trials=trials,
+        pruner=pruner,
+        sampler_seed=seed,
+        device=device,
+    )
     try:
-        points = run_sweep(checked(plan))
+        points = run_sweep(plan)
     except TrainingInterrupted:
         console().print(f"Stopped; everything is in {output}, and the same command goes on.")
         raise typer.Exit(130) from None
     _show(points, plan.score_name, output)
+
+
+def _plan(
+    source: str,
+    space_file: Path | None,
+    text: dict[str, Any],
+    scoring: dict[str, Any],
+    given: dict[str, Any],
+    seeds: tuple[int, ...],
+    *,
+    encoder: str,
+    **options: Any,
+) -> SweepPlan:
+    """The sweep that the options name; everything that is wrong with it is said at once."""
+    from ..sweeping import SweepPlan, checked, paper_space, read_space
+    from ..sweeping.checks import check_design, check_space, encoder_depth
+    from ..sweeping.problems import Problems
+    from ..sweeping.space import Space
+    from ..training import TrainingConfig
+
+    problems = Problems()
+    searched, settings, listed = Space(()), {}, ()
+    if space_file is not None:
+        searched, settings, listed = read_space(space_file, problems)
+    elif depth := encoder_depth(encoder, problems):
+        searched = paper_space(depth)
+    trained = given["steps"] != 0
+    if space_file is None and not trained:
+        searched = searched.pooling
+    changes = settings | {name: value for name, value in given.items() if value}
+    config = TrainingConfig(encoder=encoder)
+    with problems.collected():
+        config = replace(config, **changes)
+    data = evaluator = final = None
+    with problems.collected():
+        data = training_data(source, config.views, **text)
+    with problems.collected():
+        final = _final_evaluator(scoring["sts_dir"]) if scoring.pop("all_sets") else None
+        if data is not None:
+            data, evaluator = training_evaluator(data, all_sets=False, **scoring)
+    chosen = (listed or seeds) if trained else seeds[:1]
+    if searched.dimensions:
+        check_design(searched, options["sampler"], options["trials"], options["pruner"], trained, problems)
+    check_space(searched, config, data, options["device"], problems)
+    problems.check()
+    assert data is not None
+    assert evaluator is not None
+    return checked(SweepPlan(searched, config, data, evaluator, seeds=chosen, final=final, trained=trained, **options))
+
+
+def _final_evaluator(sts_dir: Path | None) -> Any:
+    from ..datasets.sts import AVERAGE6, load_sts
+    from ..evaluation.sts import STSEvaluator
+
+    if not sts_dir:
+        raise InputError("--all-sets needs --sts-dir.")
+    return STSEvaluator([load_sts(name, sts_dir) for name in AVERAGE6], write_csv=False)
 
 
 def _show(points: list[PointRecord], score: str, output: Path) -> None:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from ..errors import InputError
 from ..shipped import named_folder
 from ._common import (
     MODEL_HELP,
@@ -33,12 +32,9 @@ from ._training import (
     Steps,
     WarmupSteps,
     show_training,
+    training_data,
     training_evaluator,
 )
-
-if TYPE_CHECKING:
-    from ..datasets.text_data import TextData
-    from ..training import TrainingConfig
 
 _MODEL, _DATA, _RUN = "Model", "Data", "Run"
 
@@ -157,7 +153,8 @@ def train(
         "seed": seed,
     }
     config = TrainingConfig.preset(preset, **{name: value for name, value in given.items() if value is not None})
-    data, evaluator = training_evaluator(_data(source, config, column, limit), sts_dir, all_sets, eval_file)
+    data = training_data(source, config.views, column, limit)
+    data, evaluator = training_evaluator(data, sts_dir, all_sets, eval_file)
     out = console()
     out.print(
         f"{data.source}: {len(data.dataset):,} rows for training "
@@ -174,18 +171,3 @@ def train(
         raise typer.Exit(130) from None
     show_training(result)
     write_result(result.run, json_file)
-
-
-def _data(source: str, config: TrainingConfig, column: list[str] | None, limit: int | None) -> TextData:
-    from ..datasets.pairs import load_neighbours, load_pairs
-    from ..datasets.sentences import load_sentences
-
-    columns = column or []
-    if config.views == "pairs":
-        if len(columns) not in (0, 2):
-            raise InputError(f"--views pairs takes --column twice or not at all, not {len(columns)} times.")
-        return load_pairs(source, columns=(columns[0], columns[1]) if columns else None, limit=limit)
-    if len(columns) > 1:
-        raise InputError(f"--views {config.views} takes --column once, not {len(columns)} times.")
-    load = load_neighbours if config.views == "neighbours" else load_sentences
-    return load(source, column=columns[0] if columns else None, limit=limit)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from .checks import checked
 from .local import run_sweep
-from .plan import SweepPlan, checked
+from .plan import SweepPlan
 from .space import Choice, Range, Space
 from .space_file import paper_space, read_space
 

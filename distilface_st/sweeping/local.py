@@ -6,9 +6,12 @@ import shutil
 from typing import TYPE_CHECKING
 
 from ..files import atomic_folder
+from ..model import save_model
+from ..training import model_from_config
 from .records import best_trial, points_of, ranked, write_trials
 from .store import SweepStore
 from .trials import discard, run_trial
+from .untrained import score_untrained
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -44,6 +47,8 @@ def run_sweep(
         TrainingInterrupted: A signal came; everything is on disk, and the same call goes on.
     """
     store = SweepStore(plan)
+    with store.exclusive():
+        score_untrained(plan)
     tell = watch or (lambda trials, current: None)
     while claim := store.next():
         trials = store.records()
@@ -75,13 +80,16 @@ def tidy(store: SweepStore) -> None:
 
 
 def finish(store: SweepStore) -> list[PointRecord]:
-    """Copy the best trial's model to ``best/`` and rank the points."""
+    """Put the best trial's model into ``best/`` and rank the points."""
     tidy(store)
+    plan, better = store.plan, store.plan.evaluator.greater_is_better
     with store.exclusive():
-        better = store.plan.evaluator.greater_is_better
-        points = ranked(points_of(store.records(), len(store.plan.seeds)), better)
-        model = store.trials_folder / best_trial(points[0], better).key / "model" if points else None
-        if model is not None and model.exists():
-            with atomic_folder(store.plan.output / "best") as folder:
+        points = ranked(points_of(store.records(), len(plan.seeds)), better)
+        best = best_trial(points[0], better) if points else None
+        model = store.trials_folder / best.key / "model" if best else None
+        if best and not plan.trained:
+            save_model(model_from_config(plan.config(best.point, best.seed), device="cpu"), plan.output / "best")
+        elif model and model.exists():
+            with atomic_folder(plan.output / "best") as folder:
                 shutil.copytree(model, folder, dirs_exist_ok=True)
     return points

@@ -144,7 +144,12 @@ class Space:
     @property
     def pools_only(self) -> bool:
         """Whether nothing but pooling varies."""
-        return set(self.names) <= {*POOLING_FIELDS, JOINT}
+        return self.pooling.names == self.names
+
+    @property
+    def pooling(self) -> Space:
+        """The dimensions of pooling alone."""
+        return Space(tuple(d for d in self.dimensions if d.name in (*POOLING_FIELDS, JOINT)))
 
     def changes(self, point: Point) -> dict[str, Any]:
         """The settings of a TrainingConfig that a point stands for."""

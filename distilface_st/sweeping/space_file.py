@@ -6,7 +6,7 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
-from ..modules.multi_layer_pooling import LAYER_REDUCTIONS, LAYER_SELECTIONS, resolve_layers
+from ..modules.multi_layer_pooling import LAYER_REDUCTIONS, resolve_layers
 from ..training_config import TrainingConfig
 from .space import JOINT, POOLING_FIELDS, Choice, Range, Space, label_of
 
@@ -69,21 +69,26 @@ def read_space(path: Path, problems: Problems) -> tuple[Space, dict[str, Any], t
 
 
 def paper_space(num_hidden_layers: int) -> Space:
-    """What the paper tried (Figures 5 to 8); selections that need more layers than the encoder has are left out.
+    """What the paper tried (Figures 5 to 8).
+
+    Selections that need more layers than the encoder has, or come to the same layers in it, are left out.
 
     Example:
         >>> [len(dimension.values) for dimension in paper_space(6).dimensions]
         [5, 3, 3, 14]
+        >>> len(paper_space(4).dimensions[-1].values)
+        11
     """
-    poolings = []
-    for name in LAYER_SELECTIONS:
+    poolings, seen = [], set()
+    for name in ("first_last", "last_four", "last_two", "all", "last", "second_to_last"):
         try:
-            several = len(resolve_layers(name, num_hidden_layers)) > 1
+            indices = resolve_layers(name, num_hidden_layers)
         except ValueError:
             continue
-        poolings += [
-            {"layers": name, "layer_reduction": reduction} for reduction in (LAYER_REDUCTIONS if several else ("mean",))
-        ]
+        if indices not in seen:
+            reductions = LAYER_REDUCTIONS if len(indices) > 1 else ("mean",)
+            poolings += [{"layers": name, "layer_reduction": reduction} for reduction in reductions]
+        seen.add(indices)
     return Space(
         (
             Choice("temperature", (0.001, 0.01, 0.05, 0.1, 1.0)),

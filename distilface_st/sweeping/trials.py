@@ -8,14 +8,18 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+import torch
 from transformers import TrainerCallback
 
 from ..errors import InputError
 from ..files import write_json
 from ..history import as_scores
+from ..model import load_model
 from ..run_record import last_checkpoint
 from ..training import TrainingInterrupted, model_from_config, train
+from ..training_config import resolve_precision
 from .records import Outcome
+from .untrained import scores_before, untrained_outcome
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -87,10 +91,12 @@ def run_trial(
     start = time.perf_counter()
     try:
         _count_death(claim.folder)
+        if not plan.trained:
+            return untrained_outcome(plan, claim.config)
         run = _finished_run(claim.folder) or _train(plan, claim, report or optuna_report(claim), callbacks)
         score = run["scores_after"][plan.score_name]
-        kept = {"step": run["kept_step"], "steps": run["steps"], "seconds": run["seconds"]}
-        return Outcome("complete", score, run["scores_after"], **kept)
+        scores = run["scores_after"] | _final_scores(plan, claim)
+        return Outcome("complete", score, scores, run["kept_step"], run["steps"], run["seconds"])
     except TrainingInterrupted:
         raise
     except Pruned as pruned:
@@ -116,6 +122,8 @@ def discard(folder: Path) -> None:
     """Drop what takes room in a trial's folder; its history and record stay."""
     for name in ("checkpoints", "model"):
         shutil.rmtree(folder / name, ignore_errors=True)
+    for unfinished in folder.glob(".model.*"):  # of a process that was killed while it saved
+        shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def _train(plan: SweepPlan, claim: Claim, report: Report, callbacks: Sequence[TrainerCallback]) -> dict[str, Any]:
@@ -128,8 +136,20 @@ def _train(plan: SweepPlan, claim: Claim, report: Report, callbacks: Sequence[Tr
         resume=(claim.folder / "run.json").exists(),
         device=plan.device,
         callbacks=[*callbacks, Judge(str(plan.evaluator.primary_metric), report)],
+        scores_before=scores_before(plan, claim.config),
     )
     return result.run
+
+
+def _final_scores(plan: SweepPlan, claim: Claim) -> dict[str, float]:
+    """Scores of the kept model, in the precision it was trained and chosen in."""
+    if plan.final is None:
+        return {}
+    model = load_model(claim.folder / "model", device=plan.device)
+    half = resolve_precision(claim.config.precision, model.device.type)
+    dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(half, torch.float32)
+    with torch.autocast(model.device.type, dtype=dtype, enabled=half != "fp32"):
+        return as_scores(dict(plan.final(model)))  # type: ignore[arg-type]
 
 
 def _finished_run(folder: Path) -> dict[str, Any] | None:
