@@ -95,6 +95,7 @@ def sweep(
         {"steps": steps, "evaluate_every": evaluate_every, "views": views},
         tuple(range(seed, seed + seeds)),
         encoder=named_folder(base),
+        train_arguments=_train_arguments(source, column, limit, sts_dir, eval_file),
         output=output,
         sampler=sampler,
         trials=trials,
@@ -156,6 +157,14 @@ def _plan(
     assert data is not None
     assert evaluator is not None
     return checked(SweepPlan(searched, config, data, evaluator, seeds=chosen, final=final, trained=trained, **options))
+
+
+def _train_arguments(
+    source: str, column: list[str] | None, limit: int | None, sts_dir: Path | None, eval_file: Path | None
+) -> tuple[str, ...]:
+    named = [("--column", name) for name in column or []]
+    named += [("--limit", limit), ("--sts-dir", sts_dir), ("--eval-file", eval_file)]  # type: ignore[list-item]
+    return (source, *(str(part) for option in named if option[1] is not None for part in option))
 
 
 def _final_evaluator(sts_dir: Path | None) -> Any:

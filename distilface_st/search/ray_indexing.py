@@ -12,8 +12,9 @@ import numpy as np
 import pyarrow as pa
 from pyarrow import dataset, parquet
 
-from ..errors import InputError, MissingExtraError
+from ..errors import InputError
 from ..files import atomic_folder, write_json
+from ..ray_cluster import ray_cluster, ray_library
 from ..runtime.manifest import is_export
 from ..shipped import named_folder
 from .documents import in_chunks, read_documents
@@ -109,7 +110,7 @@ def index_with_ray(
         InputError: As ``index_corpus``; passages that did not come back.
         MissingExtraError: Ray is not installed.
     """
-    ray = _library()
+    ray_library("Indexing on Ray")
     folder = Path(folder).absolute()
     job = Job.of(mode, source, id_field, text_field)
     if mode == "create" and not (folder / MANIFEST).exists():
@@ -121,7 +122,7 @@ def index_with_ray(
             documents = read_documents(source, id_field, text_field)
             _write_passages(documents, splitter_of(index, encoder), work / _PASSAGES)
         if not (work / _EMBEDDED / _DONE).exists():
-            _embed(ray, work, encoder, address, workers, batch_size)
+            _embed(work, encoder, address, workers, batch_size)
         result = store_chunks(index, job, done, _embedded(work, done), progress, is_new)
     shutil.rmtree(work)
     return result
@@ -152,18 +153,12 @@ def _write_passages(documents: Iterator[Document], splitter: Any, target: Path) 
         write_json(folder / _DONE, {"rows": row, "documents": parts})
 
 
-def _embed(ray: Any, work: Path, encoder: TextEncoder, address: str, workers: int, batch_size: int) -> None:
+def _embed(work: Path, encoder: TextEncoder, address: str, workers: int, batch_size: int) -> None:
     target = work / _EMBEDDED
     shutil.rmtree(target, ignore_errors=True)
-    is_ours = not ray.is_initialized()
-    if is_ours and address == "local":
-        ray.init(num_cpus=workers + _OTHERS, include_dashboard=False, log_to_driver=False, logging_level="error")
-    elif is_ours:
-        ray.init(address, log_to_driver=False)
-    try:
-        cores = int(ray.cluster_resources().get("CPU", 0))
-        if cores < workers + _OTHERS:
-            raise InputError(f"{workers} workers, and {_OTHERS} tasks beside them, on a cluster of {cores} cores.")
+    with ray_cluster("Indexing on Ray", address, workers + _OTHERS) as ray:
+        import ray.data
+
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = False
         logging.getLogger("ray.data").setLevel(logging.ERROR)
@@ -181,9 +176,6 @@ def _embed(ray: Any, work: Path, encoder: TextEncoder, address: str, workers: in
             num_cpus=1,
         )
         vectors.write_parquet(str(target))
-    finally:
-        if is_ours:
-            ray.shutdown()
     rows = json.loads((work / _PASSAGES / _DONE).read_text(encoding="utf-8"))["rows"]
     found = np.unique(dataset.dataset(target, format="parquet").to_table(columns=["row"])["row"].to_numpy())
     if len(found) != rows:
@@ -222,12 +214,3 @@ def _vectors_of(vectors: Any, rows: list[int]) -> np.ndarray:
     order = np.argsort(numbers, kind="stable")
     chosen: np.ndarray = found[order[np.searchsorted(numbers[order], rows)]]
     return chosen
-
-
-def _library() -> Any:
-    try:
-        import ray
-        import ray.data
-    except ImportError as error:
-        raise MissingExtraError("Indexing on Ray", "ray") from error
-    return ray

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from functools import partial
 from typing import TYPE_CHECKING
 
 from ..files import atomic_folder
@@ -10,33 +11,25 @@ from ..model import save_model
 from ..training import model_from_config
 from .records import best_trial, points_of, ranked, write_trials
 from .store import SweepStore
-from .trials import discard, run_trial
+from .trials import Report, discard, optuna_report, run_trial
 from .untrained import score_untrained
+from .watching import SweepWatcher
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from transformers import TrainerCallback
-
     from .plan import SweepPlan
-    from .records import PointRecord, TrialRecord
-
-    Watcher = Callable[[list[TrialRecord], TrialRecord | None], None]
-    """Told all trials, and the one that begins, if one does."""
+    from .records import PointRecord
+    from .store import Claim
 
 
-def run_sweep(
-    plan: SweepPlan, watch: Watcher | None = None, callbacks: Sequence[TrainerCallback] = ()
-) -> list[PointRecord]:
+def run_sweep(plan: SweepPlan, watcher: SweepWatcher | None = None) -> list[PointRecord]:
     """Run a sweep to its end, or go on with one that was stopped; finished trials are not run again.
 
     Started several times on one folder, the processes share the trials. ``trials.csv`` is written after each trial, and
     ``best/`` holds the model of the best trial at the end.
 
     Args:
-        plan: The sweep, see :func:`distilface_st.sweeping.plan.checked`.
-        watch: Told before and after each trial.
-        callbacks: Trainer callbacks of every trial.
+        plan: The sweep, see :func:`distilface_st.sweeping.checks.checked`.
+        watcher: Told what happens.
 
     Returns:
         The points with a score, best first.
@@ -46,22 +39,38 @@ def run_sweep(
         MissingExtraError: Optuna is not installed.
         TrainingInterrupted: A signal came; everything is on disk, and the same call goes on.
     """
-    store = SweepStore(plan)
-    with store.exclusive():
-        score_untrained(plan)
-    tell = watch or (lambda trials, current: None)
+    watcher = watcher or SweepWatcher()
+    store = opened(plan)
     while claim := store.next():
-        trials = store.records()
-        tell(trials, next(trial for trial in trials if trial.key == claim.folder.name))
+        watcher.trials_changed(store.records())
         try:
-            outcome = run_trial(plan, claim, callbacks=callbacks)
+            on_step = partial(watcher.trial_at, claim.trial.number)
+            outcome = run_trial(plan, claim.config, claim.folder, _report(claim, watcher), on_step)
         except BaseException:
             claim.lock.release()
             raise
         store.tell(claim, outcome)
         tidy(store)
-        tell(store.records(), None)
+        watcher.trials_changed(store.records())
     return finish(store)
+
+
+def opened(plan: SweepPlan) -> SweepStore:
+    """The store of a sweep, with what needs no training scored."""
+    store = SweepStore(plan)
+    with store.exclusive():
+        score_untrained(plan)
+    return store
+
+
+def _report(claim: Claim, watcher: SweepWatcher) -> Report:
+    to_optuna = optuna_report(claim.trial)
+
+    def report(score: float, step: int) -> bool:
+        watcher.trial_at(claim.trial.number, step, score)
+        return to_optuna(score, step)
+
+    return report
 
 
 def tidy(store: SweepStore) -> None:

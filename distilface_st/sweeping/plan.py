@@ -38,6 +38,7 @@ class SweepPlan:
         device: Where to train; the best there is by default.
         final: Scores each trial's kept model once more, on the test sets say; it decides nothing.
         trained: Whether anything is trained. A space of poolings alone needs no training.
+        train_arguments: What ``distilface train`` is told of text and evaluation, for the best trial's command line.
     """
 
     space: Space
@@ -53,6 +54,7 @@ class SweepPlan:
     device: str | None = None
     final: BaseEvaluator | None = None
     trained: bool = True
+    train_arguments: tuple[str, ...] = ()
 
     @property
     def score_name(self) -> str:
@@ -74,6 +76,12 @@ class SweepPlan:
         if self.sampler == "one-at-a-time":
             return one_at_a_time(self.searched)
         return random_points(self.searched, self.trials, self.sampler_seed) if self.sampler == "random" else []
+
+    @property
+    def total(self) -> int:
+        """How many trials there will be."""
+        tried = min(self.trials, self.searched.size or self.trials)
+        return len(self.seeds) * (tried if self.sampler == "tpe" else len(self.design()))
 
     def config(self, point: Point, seed: int) -> TrainingConfig:
         """The settings of a trial.

@@ -109,7 +109,8 @@ class Range:
         """Have Optuna choose."""
         if self.whole:
             return trial.suggest_int(self.name, int(self.low), int(self.high), log=self.log)
-        return trial.suggest_float(self.name, self.low, self.high, log=self.log)
+        found = trial.suggest_float(self.name, self.low, self.high, log=self.log)
+        return min(max(float(f"{found:.4g}"), self.low), self.high)
 
     def as_choice(self) -> Choice:
         """``points`` values, evenly spread."""
@@ -159,6 +160,22 @@ class Space:
             found |= value if dimension.name == JOINT else {dimension.name: value}
         return found
 
+    @classmethod
+    def from_dict(cls, content: dict[str, Any]) -> Space:
+        """The space that :meth:`to_dict` wrote.
+
+        Example:
+            >>> space = Space((Choice("layers", ("last", (0, -1))), Range("temperature", 0.01, 1.0, log=True)))
+            >>> Space.from_dict(space.to_dict()) == space
+            True
+        """
+        return cls(
+            tuple(
+                Range(name, **values) if isinstance(values, dict) else Choice(name, tuple(map(_immutable, values)))
+                for name, values in content.items()
+            )
+        )
+
     def suggest(self, trial: Trial) -> Point:
         """Have Optuna choose a point; what it chose for this trial before is kept."""
         return {dimension.name: dimension.suggest(trial) for dimension in self.dimensions}
@@ -169,3 +186,9 @@ class Space:
             d.name: list(d.values) if isinstance(d, Choice) else {"low": d.low, "high": d.high, "log": d.log}
             for d in self.dimensions
         }
+
+
+def _immutable(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _immutable(part) for name, part in value.items()}
+    return tuple(value) if isinstance(value, list) else value

@@ -160,7 +160,12 @@ class SweepStore:
     def _begin(self) -> None:
         path, spec = self.plan.output / RECORD, self.plan.to_dict()
         if not path.exists():
-            known = {"greater_is_better": self.plan.evaluator.greater_is_better, "source": self.plan.data.source}
+            known = {
+                "greater_is_better": self.plan.evaluator.greater_is_better,
+                "source": self.plan.data.source,
+                "rows": len(self.plan.data.dataset),
+                "train_arguments": list(self.plan.train_arguments),
+            }
             write_json(path, provenance(seed=self.plan.sampler_seed, **known, plan=spec))
             return
         before = read_record(self.plan.output)["plan"]

@@ -22,16 +22,19 @@ from .records import Outcome
 from .untrained import scores_before, untrained_outcome
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from pathlib import Path
 
+    from optuna.trial import Trial
     from transformers import TrainerControl, TrainerState, TrainingArguments
 
+    from ..training_config import TrainingConfig
     from .plan import SweepPlan
-    from .store import Claim
 
 Report = Callable[[float, int], bool]
 """Takes a score and its step; answers whether the trial is hopeless."""
+
+StepWatcher = Callable[[int], None]
+"""Told each finished step."""
 
 _DEATHS_ALLOWED = 5
 _REASON_LENGTH = 400
@@ -74,28 +77,38 @@ class Judge(TrainerCallback):
             raise Pruned(state.global_step, score)
 
 
+class _StepTeller(TrainerCallback):
+    def __init__(self, tell: StepWatcher) -> None:
+        self._tell = tell
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Tell it."""
+        self._tell(state.global_step)
+
+
 def run_trial(
-    plan: SweepPlan, claim: Claim, report: Report | None = None, callbacks: Sequence[TrainerCallback] = ()
+    plan: SweepPlan, config: TrainingConfig, folder: Path, report: Report, on_step: StepWatcher | None = None
 ) -> Outcome:
     """Run a trial, or go on with one that was stopped; its model is left in its folder.
 
     Args:
         plan: The sweep.
-        claim: The trial.
-        report: By default Optuna's pruner judges.
-        callbacks: More trainer callbacks, for progress say.
+        config: The trial's settings.
+        folder: The trial's folder.
+        report: Told each score; judges.
+        on_step: Told each finished step.
 
     Raises:
         TrainingInterrupted: A signal came; the trial goes on when it is run again.
     """
     start = time.perf_counter()
     try:
-        _count_death(claim.folder)
+        _count_death(folder)
         if not plan.trained:
-            return untrained_outcome(plan, claim.config)
-        run = _finished_run(claim.folder) or _train(plan, claim, report or optuna_report(claim), callbacks)
+            return untrained_outcome(plan, config)
+        run = _finished_run(folder) or _train(plan, config, folder, report, on_step)
         score = run["scores_after"][plan.score_name]
-        scores = run["scores_after"] | _final_scores(plan, claim)
+        scores = run["scores_after"] | _final_scores(plan, config, folder)
         return Outcome("complete", score, scores, run["kept_step"], run["steps"], run["seconds"])
     except TrainingInterrupted:
         raise
@@ -108,14 +121,20 @@ def run_trial(
         return Outcome("failed", seconds=time.perf_counter() - start, reason=reason)
 
 
-def optuna_report(claim: Claim) -> Report:
+def optuna_report(trial: Trial) -> Report:
     """A report to Optuna, whose pruner answers."""
 
     def report(score: float, step: int) -> bool:
-        claim.trial.report(score, step)
-        return claim.trial.should_prune()
+        note_score(trial, score, step)
+        return trial.should_prune()
 
     return report
+
+
+def note_score(trial: Trial, score: float, step: int) -> None:
+    """Give Optuna a score, once: a trial that went on from a checkpoint may come by an evaluation again."""
+    if step not in trial.study.get_trials(deepcopy=False)[trial.number].intermediate_values:
+        trial.report(score, step)
 
 
 def discard(folder: Path) -> None:
@@ -126,27 +145,29 @@ def discard(folder: Path) -> None:
         shutil.rmtree(unfinished, ignore_errors=True)
 
 
-def _train(plan: SweepPlan, claim: Claim, report: Report, callbacks: Sequence[TrainerCallback]) -> dict[str, Any]:
+def _train(
+    plan: SweepPlan, config: TrainingConfig, folder: Path, report: Report, on_step: StepWatcher | None
+) -> dict[str, Any]:
     result = train(
-        model_from_config(claim.config, device=plan.device),
+        model_from_config(config, device=plan.device),
         plan.data,
-        claim.config,
-        claim.folder,
+        config,
+        folder,
         evaluator=plan.evaluator,
-        resume=(claim.folder / "run.json").exists(),
+        resume=(folder / "run.json").exists(),
         device=plan.device,
-        callbacks=[*callbacks, Judge(str(plan.evaluator.primary_metric), report)],
-        scores_before=scores_before(plan, claim.config),
+        callbacks=[*([_StepTeller(on_step)] if on_step else []), Judge(str(plan.evaluator.primary_metric), report)],
+        scores_before=scores_before(plan, config),
     )
     return result.run
 
 
-def _final_scores(plan: SweepPlan, claim: Claim) -> dict[str, float]:
+def _final_scores(plan: SweepPlan, config: TrainingConfig, folder: Path) -> dict[str, float]:
     """Scores of the kept model, in the precision it was trained and chosen in."""
     if plan.final is None:
         return {}
-    model = load_model(claim.folder / "model", device=plan.device)
-    half = resolve_precision(claim.config.precision, model.device.type)
+    model = load_model(folder / "model", device=plan.device)
+    half = resolve_precision(config.precision, model.device.type)
     dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(half, torch.float32)
     with torch.autocast(model.device.type, dtype=dtype, enabled=half != "fp32"):
         return as_scores(dict(plan.final(model)))  # type: ignore[arg-type]

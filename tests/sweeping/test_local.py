@@ -1,44 +1,17 @@
 from __future__ import annotations
 
-import csv
-import random
 from dataclasses import replace
 
 import pytest
 from sentence_transformers import SentenceTransformer
 
-from distilface_st.datasets.sentences import load_sentences
-from distilface_st.datasets.sts import load_scored_pairs
 from distilface_st.errors import InputError
-from distilface_st.evaluation.sts import STSEvaluator
-from distilface_st.sweeping import Choice, Space, SweepPlan, checked, run_sweep
+from distilface_st.sweeping import Choice, Space, checked, run_sweep
 from distilface_st.sweeping.records import Outcome
 from distilface_st.sweeping.store import SweepStore
 from distilface_st.sweeping.trials import run_trial
-from distilface_st.training_config import TrainingConfig
 
-from ..conftest import COMMON_WORDS
-
-
-@pytest.fixture
-def plan(tiny_encoder, tmp_path):
-    random.seed(0)
-    lines = dict.fromkeys(" ".join(random.choices(COMMON_WORDS, k=7)) for _ in range(40))
-    (tmp_path / "text.txt").write_text("\n".join(lines))
-    (tmp_path / "mine.tsv").write_text("a cat\ta dog\t4\na cat\tthe war\t1\na king\ta queen\t5\na king\ta car\t0\n")
-    return SweepPlan(
-        Space((Choice("temperature", (0.05, 0.5)),)),
-        TrainingConfig(encoder=str(tiny_encoder), steps=2, batch_size=4, evaluate_every=2, precision="fp32"),
-        load_sentences(tmp_path / "text.txt", cache_dir=tmp_path / "cache"),
-        STSEvaluator(load_scored_pairs(tmp_path / "mine.tsv"), write_csv=False),
-        tmp_path / "sweep",
-        device="cpu",
-    )
-
-
-def rows(plan):
-    with (plan.output / "trials.csv").open() as file:
-        return list(csv.DictReader(file))
+from .conftest import rows
 
 
 def test_every_problem_is_named_before_anything_trains(plan):
@@ -64,8 +37,8 @@ def test_a_failed_trial_is_recorded_a_finished_one_kept_and_the_best_saved(plan,
     points = run_sweep(checked(plan))
     assert run_sweep(plan)[0].point == points[0].point == {"temperature": 0.05}
     assert ran == [0.05, 0.5]
-    assert [row["status"] for row in rows(plan)] == ["complete", "failed"]
-    assert rows(plan)[1]["reason"] == "MemoryError: too large"
+    assert [row["status"] for row in rows(plan.output)] == ["complete", "failed"]
+    assert rows(plan.output)[1]["reason"] == "MemoryError: too large"
     assert SentenceTransformer(str(plan.output / "best"), device="cpu").encode("a cat").shape == (32,)
     with pytest.raises(InputError, match="other settings"):
         run_sweep(replace(plan, seeds=(1, 2)))
@@ -79,7 +52,7 @@ def test_two_stores_share_trials_and_a_dropped_one_is_taken_over(plan):
     one.lock.release()  # as when its process dies
     again = second.next()
     assert again.config == one.config
-    second.tell(again, run_trial(plan, again))
+    second.tell(again, run_trial(plan, again.config, again.folder, lambda score, step: False))
     assert [record.status for record in first.records()] == ["complete", "open"]
 
 

@@ -1,0 +1,180 @@
+"""The runner on Ray: trials go to a cluster's workers, ASHA stops hopeless ones, a dead worker's trial goes on."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING, Any
+
+from ..fitting import TrainingInterrupted
+from ..ray_cluster import ray_cluster, ray_library
+from .local import finish, opened, tidy
+from .records import Outcome
+from .trials import note_score, run_trial
+from .watching import SweepWatcher
+
+if TYPE_CHECKING:
+    from .plan import SweepPlan
+    from .records import PointRecord
+    from .store import Claim, SweepStore
+
+_PURPOSE = "A sweep on Ray"
+_WORKER_DEATHS = 5
+_WORK = "ray"
+
+
+def run_sweep_on_ray(
+    plan: SweepPlan,
+    watcher: SweepWatcher | None = None,
+    *,
+    address: str = "local",
+    workers: int = 2,
+    cpus_per_trial: int = 1,
+    gpus_per_trial: float = 0,
+) -> list[PointRecord]:
+    """Run a sweep as :func:`distilface_st.sweeping.run_sweep` does, its trials on a Ray cluster.
+
+    Points, seeds and what came of them are kept by this process, in the same files: a sweep begun here may go on
+    without Ray, and the other way round. Ray Tune gives the trials to workers. Where the plan has a pruner, ASHA (Li et
+    al., 2020) does its work. A trial whose worker dies goes on from its checkpoint on another one. The nodes must see
+    the text's cache, the encoder and the sweep's folder under the same paths (a shared disk), and have this package.
+
+    Args:
+        plan: The sweep.
+        watcher: Told what happens.
+        address: The cluster's; ``local`` starts one on this machine.
+        workers: Trials at once.
+        cpus_per_trial: Cores for each.
+        gpus_per_trial: GPUs for each, or a part of one.
+
+    Raises:
+        InputError: The folder holds another sweep; a cluster too small for one trial.
+        MissingExtraError: Ray or Optuna is not installed.
+        TrainingInterrupted: A signal came; everything is on disk, and the same call goes on.
+    """
+    ray_library(_PURPOSE)
+    from ray import tune
+
+    plan = replace(plan, output=plan.output.absolute())
+    watcher = watcher or SweepWatcher()
+    os.environ["RAY_CHDIR_TO_TRIAL_DIR"] = "0"  # the encoder's path may be relative
+    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+    with ray_cluster(_PURPOSE, address, workers * cpus_per_trial, workers * gpus_per_trial):
+        store = opened(plan)
+        searcher = _searcher_class()(store, watcher)
+        trainable = tune.with_resources(
+            tune.with_parameters(_trial, plan=plan), {"cpu": cpus_per_trial, "gpu": gpus_per_trial}
+        )
+        tuner = tune.Tuner(
+            trainable,
+            tune_config=tune.TuneConfig(
+                search_alg=searcher,
+                scheduler=_scheduler(plan),
+                num_samples=-1,
+                max_concurrent_trials=workers,
+                reuse_actors=False,
+            ),
+            run_config=tune.RunConfig(
+                name=_WORK,
+                storage_path=str(plan.output),
+                failure_config=tune.FailureConfig(max_failures=_WORKER_DEATHS),
+                verbose=0,
+            ),
+        )
+        tuner.fit()
+    if searcher.claims:
+        for claim in searcher.claims.values():
+            claim.lock.release()
+        raise TrainingInterrupted(0, plan.output)
+    shutil.rmtree(plan.output / _WORK, ignore_errors=True)
+    return finish(store)
+
+
+def _trial(settings: dict[str, Any], plan: SweepPlan) -> None:
+    """What a worker does."""
+    from ray import tune
+
+    config = plan.config(settings["point"], settings["seed"])
+
+    def report(score: float, step: int) -> bool:
+        if step < config.steps:  # or ASHA could end a trial that has only its model to save
+            tune.report({"score": score, "step": step})
+        return False
+
+    outcome = run_trial(plan, config, plan.output / "trials" / settings["key"], report)
+    last = {"score": outcome.score} if outcome.score is not None else {}
+    tune.report({"step": config.steps, "outcome": json.dumps(asdict(outcome)), **last})
+
+
+def _scheduler(plan: SweepPlan) -> Any:
+    from ray.tune.schedulers import ASHAScheduler, FIFOScheduler
+
+    if plan.pruner == "none":
+        return FIFOScheduler()  # type: ignore[no-untyped-call, unused-ignore]
+    return ASHAScheduler(
+        time_attr="step",
+        metric="score",
+        mode="max" if plan.evaluator.greater_is_better else "min",
+        grace_period=plan.base.evaluate_every,
+        max_t=max(plan.base.steps, plan.base.evaluate_every) + 1,
+        reduction_factor=2,
+    )
+
+
+def _searcher_class() -> Any:
+    from ray.tune.search import Searcher
+
+    class StoreSearcher(Searcher):  # type: ignore[misc, unused-ignore]
+        """Ray Tune's view of a sweep's store."""
+
+        def __init__(self, store: SweepStore, watcher: SweepWatcher) -> None:
+            super().__init__(metric="score", mode="max" if store.plan.evaluator.greater_is_better else "min")
+            self.claims: dict[str, Claim] = {}
+            self._store = store
+            self._watcher = watcher
+
+        def suggest(self, trial_id: str) -> Any:
+            claim = self._store.next()
+            if claim is None:
+                return Searcher.FINISHED
+            self.claims[trial_id] = claim
+            self._watcher.trials_changed(self._store.records())
+            attrs = claim.trial.user_attrs
+            return {name: attrs[name] for name in ("point", "seed", "key")}
+
+        def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+            claim = self.claims.get(trial_id)
+            if claim and "outcome" not in result:
+                note_score(claim.trial, result["score"], result["step"])
+                self._watcher.trial_at(claim.trial.number, result["step"], result["score"])
+
+        def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+            claim = self.claims.pop(trial_id, None)
+            if claim is None:
+                return
+            self._store.tell(claim, _outcome(result or {}, error))
+            tidy(self._store)
+            self._watcher.trials_changed(self._store.records())
+
+        def __getstate__(self) -> dict[str, Any]:
+            """Nothing, for the copy that Tune keeps of itself: the store is on disk."""
+            return {}
+
+        def save(self, checkpoint_path: str) -> None:
+            """Nothing: the store is on disk."""
+
+        def restore(self, checkpoint_path: str) -> None:
+            """Nothing: the store is on disk."""
+
+    return StoreSearcher
+
+
+def _outcome(result: dict[str, Any], error: bool) -> Outcome:
+    if "outcome" in result:
+        return Outcome(**json.loads(result["outcome"]))
+    if error or "score" not in result:
+        return Outcome("failed", seconds=result.get("time_total_s", 0.0), reason="Its worker died again and again.")
+    step = int(result["step"])
+    return Outcome("pruned", result["score"], {}, step, step, result["time_total_s"], f"hopeless at step {step}")
