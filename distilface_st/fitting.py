@@ -97,7 +97,6 @@ def fit(
     resume: bool = False,
     device: str | None = None,
     callbacks: Sequence[TrainerCallback] = (),
-    scores_before: dict[str, float] | None = None,
 ) -> TrainingResult:
     """Train a model; what :func:`distilface_st.train` and :func:`distilface_st.distill` share.
 
@@ -114,7 +113,6 @@ def fit(
         resume: See there.
         device: See there.
         callbacks: See there.
-        scores_before: See there.
 
     Returns:
         The trained model, and what happened.
@@ -125,8 +123,7 @@ def fit(
     """
     output = Path(output)
     checkpoint = last_checkpoint(output / "checkpoints") if resume else None
-    arguments = _arguments(config, output, model, device, evaluator, batch_sampler)
-    arguments.eval_on_start = evaluator is not None and checkpoint is None and scores_before is None
+    arguments = _arguments(config, output, model, device, evaluator, checkpoint is not None, batch_sampler)
     loss = make_loss(arguments.world_size)
     run = begin_run(model, data, config.to_dict(), config.seed, output, resume)
     run |= record or {}
@@ -134,8 +131,6 @@ def fit(
     set_seed(config.seed)
     _set_dropout(model, config.dropout)
     history = History(output / "history.csv", up_to=int(checkpoint.name.split("-")[1]) if checkpoint else None)
-    if scores_before and not checkpoint:
-        history.add(0, scores_before)
     stop = StopOnSignal()
     patience = [EarlyStoppingCallback(config.patience)] if config.patience and evaluator else []
     card = model.model_card_data
@@ -250,6 +245,7 @@ def _arguments(
     model: SentenceTransformer,
     device: str | None,
     evaluator: BaseEvaluator | None,
+    resumed: bool,
     batch_sampler: Any,
 ) -> SentenceTransformerTrainingArguments:
     schedules = [schedule.value for schedule in SchedulerType]
@@ -278,6 +274,7 @@ def _arguments(
         dataloader_drop_last=True,
         eval_strategy=evaluation,
         eval_steps=config.evaluate_every,
+        eval_on_start=evaluator is not None and not resumed,
         save_strategy="steps",
         save_steps=config.evaluate_every,
         save_total_limit=2,

@@ -54,7 +54,6 @@ def train(
     resume: bool = False,
     device: str | None = None,
     callbacks: Sequence[TrainerCallback] = (),
-    scores_before: dict[str, float] | None = None,
 ) -> TrainingResult:
     """Train a model with in-batch negatives.
 
@@ -69,8 +68,6 @@ def train(
         resume: Go on from the last whole checkpoint, as if the run had never stopped.
         device: ``cpu``, ``cuda``, ``cuda:1``, ``mps``; the best there is by default.
         callbacks: More trainer callbacks, for progress say.
-        scores_before: What the model scores before the first step, as ``history.csv`` names it, where it is known: the
-            evaluator is not called for it then.
 
     Returns:
         The trained model, and what happened.
@@ -101,7 +98,6 @@ def train(
         resume=resume,
         device=device,
         callbacks=callbacks,
-        scores_before=scores_before,
     )
 
 

@@ -20,7 +20,7 @@ from .quickstart import quickstart
 from .search import search
 from .serve import serve
 from .similarity import similarity
-from .sweep import sweep
+from .sweep import sweep, sweep_report
 from .train import train
 
 
@@ -55,7 +55,21 @@ def _root(
     pass
 
 
-for _recipe in (train, distill, evaluate, poolings, sweep, export, benchmark, encode, similarity, index, search, serve):
+for _recipe in (
+    train,
+    distill,
+    evaluate,
+    poolings,
+    sweep,
+    sweep_report,
+    export,
+    benchmark,
+    encode,
+    similarity,
+    index,
+    search,
+    serve,
+):
     app.command()(_recipe)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,10 +15,13 @@ from ._common import MODEL_HELP, Device, StsDir, console
 from ._training import EvalFile, EvaluateEvery, training_data, training_evaluator
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ..sweeping import SweepPlan
     from ..sweeping.records import PointRecord
+    from ..sweeping.watching import SweepWatcher
 
-_SEARCH, _DATA, _RUN = "Search", "Data", "Run"
+_SEARCH, _DATA, _RUN, _RUNNER = "Search", "Data", "Run", "Runner"
 
 
 def sweep(
@@ -73,6 +77,18 @@ def sweep(
     ] = False,
     eval_file: EvalFile = None,
     device: Device = None,
+    runner: Annotated[
+        str,
+        typer.Option(help="local: one trial at a time; ray: on a Ray cluster (extra ray).", rich_help_panel=_RUNNER),
+    ] = "local",
+    ray_address: Annotated[
+        str, typer.Option(help="The cluster's address; local starts one on this machine.", rich_help_panel=_RUNNER)
+    ] = "local",
+    workers: Annotated[int, typer.Option(min=1, help="Trials at once on Ray.", rich_help_panel=_RUNNER)] = 2,
+    cpus_per_trial: Annotated[int, typer.Option(min=1, help="Cores for each on Ray.", rich_help_panel=_RUNNER)] = 1,
+    gpus_per_trial: Annotated[
+        float, typer.Option(min=0, help="GPUs for each on Ray, or a part of one.", rich_help_panel=_RUNNER)
+    ] = 0,
 ) -> None:
     """Search the settings of a training run, and report on them.
 
@@ -81,8 +97,22 @@ def sweep(
     from ..sweeping import run_sweep
     from ..training import TrainingInterrupted
     from ._progress import quiet_libraries
+    from ._sweep_view import SweepView
 
     quiet_libraries()
+    run: Callable[[SweepPlan, SweepWatcher], list[PointRecord]] = run_sweep
+    if runner == "ray":
+        from ..sweeping.ray_runner import run_sweep_on_ray
+
+        options = {"address": ray_address, "workers": workers}
+        run = partial(
+            run_sweep_on_ray,
+            **options,
+            cpus_per_trial=cpus_per_trial,
+            gpus_per_trial=gpus_per_trial,  # type: ignore[arg-type]
+        )
+    elif runner != "local":
+        raise InputError(f"There is no runner {runner!r}: there are local and ray.")
     if (space is None) == (preset is None):
         raise InputError("Give --space FILE or --preset paper: one of them.")
     if preset not in (None, "paper"):
@@ -104,7 +134,8 @@ def sweep(
         device=device,
     )
     try:
-        points = run_sweep(plan)
+        with SweepView(plan) as view:
+            points = run(plan, view)
     except TrainingInterrupted:
         console().print(f"Stopped; everything is in {output}, and the same command goes on.")
         raise typer.Exit(130) from None
@@ -177,17 +208,22 @@ def _final_evaluator(sts_dir: Path | None) -> Any:
 
 
 def _show(points: list[PointRecord], score: str, output: Path) -> None:
-    from rich.table import Table
+    from ..sweeping.report import write_report
+    from ._sweep_view import points_table
 
     out = console()
+    page = write_report(output)
     if not points:
         out.print(f"No trial gave a score: {output / 'trials.csv'} says why.", style="yellow")
         return
-    table = Table(title=f"Best points by {score}")
-    for name in (*points[0].point, "seeds", score, "spread"):
-        table.add_column(name)
-    for point in points[:10]:
-        numbers = (str(len(point.values)), f"{point.mean:.2f}", f"{point.spread:.2f}")
-        table.add_row(*map(str, point.point.values()), *numbers, style="bold green" if point is points[0] else None)
-    out.print(table)
-    out.print(f"trials: {output / 'trials.csv'}   best model: {output / 'best'}")
+    out.print(points_table(points[:10], score))
+    out.print(f"report: {page}   trials: {output / 'trials.csv'}   best model: {output / 'best'}")
+
+
+def sweep_report(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a sweep, of one that still runs as well.")],
+) -> None:
+    """Draw the figures of a sweep and put them into one page, report.html."""
+    from ..sweeping.report import write_report
+
+    console().print(f"report: {write_report(folder)}")

