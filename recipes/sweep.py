@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -17,6 +17,7 @@ from ._training import EvalFile, EvaluateEvery, training_data, training_evaluato
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from ..datasets.text_data import TextData
     from ..sweeping import SweepPlan
     from ..sweeping.records import PointRecord
     from ..sweeping.watching import SweepWatcher
@@ -178,12 +179,15 @@ def _plan(
         data = training_data(source, config.views, **text)
     with problems.collected():
         final = _final_evaluator(scoring["sts_dir"]) if scoring.pop("all_sets") else None
-        if data is not None:
-            data, evaluator = training_evaluator(data, all_sets=False, **scoring)
+        if data is not None or scoring["sts_dir"] or scoring["eval_file"]:
+            data, evaluator = training_evaluator(cast("TextData", data), all_sets=False, **scoring)
     chosen = (listed or seeds) if trained else seeds[:1]
+    check_design(searched, options["sampler"], options["trials"], options["pruner"], trained, problems)
     if searched.dimensions:
-        check_design(searched, options["sampler"], options["trials"], options["pruner"], trained, problems)
-    check_space(searched, config, data, options["device"], problems)
+        with_base = options["sampler"] == "one-at-a-time"
+        check_space(searched, config, data if trained else None, options["device"], problems, with_base)
+    else:  # an unreadable file, whose settings nobody knows
+        encoder_depth(encoder, problems)
     problems.check()
     assert data is not None
     assert evaluator is not None

@@ -31,7 +31,8 @@ def checked(plan: SweepPlan) -> SweepPlan:
     """
     problems = Problems()
     check_design(plan.space, plan.sampler, plan.trials, plan.pruner, plan.trained, problems)
-    check_space(plan.space, plan.base, plan.data, plan.device, problems)
+    data = plan.data if plan.trained else None
+    check_space(plan.space, plan.base, data, plan.device, problems, with_base=plan.sampler == "one-at-a-time")
     problems.check()
     for point in plan.design():
         try:
@@ -60,21 +61,28 @@ def check_design(space: Space, sampler: str, trials: int, pruner: str, trained: 
 
 
 def check_space(
-    space: Space, base: TrainingConfig, data: TextData | None, device: str | None, problems: Problems
+    space: Space,
+    base: TrainingConfig,
+    data: TextData | None,
+    device: str | None,
+    problems: Problems,
+    with_base: bool = False,
 ) -> None:
     """Note every value that no trial can use.
 
     Args:
         space: The space.
         base: What all trials share.
-        data: The text, where it could be read.
+        data: The text, where it could be read and is needed.
         device: Where to train.
         problems: Takes what is wrong.
+        with_base: Whether the base's own values of searched settings are tried, too.
     """
     depth = encoder_depth(base.encoder, problems)
     if data is not None and (len(data.dataset.column_names) == 1) != (base.views == "dropout"):
         problems.add(f"views are {base.views}, but the data has the columns {', '.join(data.dataset.column_names)}.")
-    _check_settings(base.to_dict(), depth, data, device, problems)
+    tried = {name: value for name, value in base.to_dict().items() if with_base or name not in space.names}
+    _check_settings(tried, depth, data, device, problems)
     for dimension in space.dimensions:
         values = dimension.values if isinstance(dimension, Choice) else (dimension.low, dimension.high)
         for value in values:

@@ -38,6 +38,7 @@ StepWatcher = Callable[[int], None]
 """Told each finished step."""
 
 _DEATHS_ALLOWED = 5
+_STARTS = "starts.json"
 _REASON_LENGTH = 400
 
 
@@ -111,7 +112,8 @@ def run_trial(
         score = run["scores_after"][plan.score_name]
         scores = run["scores_after"] | _final_scores(plan, config, folder)
         return Outcome("complete", score, scores, run["kept_step"], run["steps"], run["seconds"])
-    except TrainingInterrupted:
+    except (TrainingInterrupted, KeyboardInterrupt):
+        (folder / _STARTS).unlink(missing_ok=True)  # no death: someone asked for it
         raise
     except Pruned as pruned:
         seconds = time.perf_counter() - start
@@ -185,7 +187,7 @@ def _finished_run(folder: Path) -> dict[str, Any] | None:
 
 def _count_death(folder: Path) -> None:
     """Refuse a trial whose process was killed again and again without getting further: for lack of memory, say."""
-    path = folder / "starts.json"
+    path = folder / _STARTS
     checkpoint = last_checkpoint(folder / "checkpoints")
     step = int(checkpoint.name.split("-")[1]) if checkpoint else 0
     before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
