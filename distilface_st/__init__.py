@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from .packing import pack_model
     from .poolings import score_poolings
     from .shipped import shipped_model
+    from .sweep.local import run_sweep
+    from .sweep.plan import SweepPlan
     from .training import model_from_config, train
     from .training_config import TrainingConfig
 
@@ -54,6 +56,7 @@ _HOMES = {
     "STSSubset": "datasets.sts",
     "STSTask": "datasets.sts",
     "SimCSELoss": "losses",
+    "SweepPlan": "sweep.plan",
     "TextData": "datasets.text_data",
     "TrainingConfig": "training_config",
     "TrainingInterrupted": "fitting",
@@ -77,6 +80,7 @@ _HOMES = {
     "plot_history": "history",
     "portable_model": "model",
     "push_to_hub": "model",
+    "run_sweep": "sweep.local",
     "save_model": "model",
     "score_poolings": "poolings",
     "shipped_model": "shipped",
@@ -99,6 +103,7 @@ __all__ = [
     "STSSubset",
     "STSTask",
     "SimCSELoss",
+    "SweepPlan",
     "TextData",
     "TrainingConfig",
     "TrainingInterrupted",
@@ -122,6 +127,7 @@ __all__ = [
     "plot_history",
     "portable_model",
     "push_to_hub",
+    "run_sweep",
     "save_model",
     "score_poolings",
     "shipped_model",

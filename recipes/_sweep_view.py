@@ -6,15 +6,15 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
-from ..sweeping.records import points_of, ranked
-from ..sweeping.watching import SweepWatcher
+from ..sweep.records import points_of, ranked
+from ..sweep.watching import SweepWatcher
 from ._common import console
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from ..sweeping import SweepPlan
-    from ..sweeping.records import PointRecord, TrialRecord
+    from ..sweep import SweepPlan
+    from ..sweep.records import PointRecord, TrialRecord
 
 _POINTS_SHOWN = 8
 

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ..datasets.text_data import TextData
-    from ..sweeping import SweepPlan
-    from ..sweeping.records import PointRecord
-    from ..sweeping.watching import SweepWatcher
+    from ..sweep import SweepPlan
+    from ..sweep.records import PointRecord
+    from ..sweep.watching import SweepWatcher
 
 _SEARCH, _DATA, _RUN, _RUNNER = "Search", "Data", "Run", "Runner"
 
@@ -95,7 +95,7 @@ def sweep(
 
     Finished trials are kept: the same command goes on with a sweep that was stopped, and started twice, both share it.
     """
-    from ..sweeping import run_sweep
+    from ..sweep import run_sweep
     from ..training import TrainingInterrupted
     from ._progress import quiet_libraries
     from ._sweep_view import SweepView
@@ -103,15 +103,10 @@ def sweep(
     quiet_libraries()
     run: Callable[[SweepPlan, SweepWatcher], list[PointRecord]] = run_sweep
     if runner == "ray":
-        from ..sweeping.ray_runner import run_sweep_on_ray
+        from ..sweep.ray_runner import run_sweep_on_ray
 
-        options = {"address": ray_address, "workers": workers}
-        run = partial(
-            run_sweep_on_ray,
-            **options,
-            cpus_per_trial=cpus_per_trial,
-            gpus_per_trial=gpus_per_trial,  # type: ignore[arg-type]
-        )
+        per_trial = {"cpus_per_trial": cpus_per_trial, "gpus_per_trial": gpus_per_trial}
+        run = partial(run_sweep_on_ray, address=ray_address, workers=workers, **per_trial)
     elif runner != "local":
         raise InputError(f"There is no runner {runner!r}: there are local and ray.")
     if (space is None) == (preset is None):
@@ -155,10 +150,10 @@ def _plan(
     **options: Any,
 ) -> SweepPlan:
     """The sweep that the options name; everything that is wrong with it is said at once."""
-    from ..sweeping import SweepPlan, checked, paper_space, read_space
-    from ..sweeping.checks import check_design, check_space, encoder_depth
-    from ..sweeping.problems import Problems
-    from ..sweeping.space import Space
+    from ..sweep import SweepPlan, paper_space, read_space
+    from ..sweep.checks import check_design, check_space, encoder_depth
+    from ..sweep.problems import Problems
+    from ..sweep.space import Space
     from ..training import TrainingConfig
 
     problems = Problems()
@@ -191,7 +186,7 @@ def _plan(
     problems.check()
     assert data is not None
     assert evaluator is not None
-    return checked(SweepPlan(searched, config, data, evaluator, seeds=chosen, final=final, trained=trained, **options))
+    return SweepPlan(searched, config, data, evaluator, seeds=chosen, final=final, trained=trained, **options)
 
 
 def _train_arguments(
@@ -212,7 +207,7 @@ def _final_evaluator(sts_dir: Path | None) -> Any:
 
 
 def _show(points: list[PointRecord], score: str, output: Path) -> None:
-    from ..sweeping.report import write_report
+    from ..sweep.report import write_report
     from ._sweep_view import points_table
 
     out = console()
@@ -228,6 +223,6 @@ def sweep_report(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a sweep, of one that still runs as well.")],
 ) -> None:
     """Draw the figures of a sweep and put them into one page, report.html."""
-    from ..sweeping.report import write_report
+    from ..sweep.report import write_report
 
     console().print(f"report: {write_report(folder)}")

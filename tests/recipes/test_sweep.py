@@ -8,8 +8,8 @@ from itertools import pairwise
 import pytest
 from sentence_transformers import SentenceTransformer
 
-from distilface_st.sweeping import Choice, Space, SweepPlan
-from distilface_st.sweeping.records import Outcome, TrialRecord
+from distilface_st.sweep import Choice, Space, SweepPlan
+from distilface_st.sweep.records import Outcome, TrialRecord
 
 from ..conftest import COMMON_WORDS
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from ..files import atomic_folder
 from ..model import save_model
 from ..training import model_from_config
+from .checks import checked
 from .records import best_trial, points_of, ranked, write_trials
 from .store import SweepStore
 from .trials import Report, discard, optuna_report, run_trial
@@ -28,14 +29,14 @@ def run_sweep(plan: SweepPlan, watcher: SweepWatcher | None = None) -> list[Poin
     ``best/`` holds the model of the best trial at the end.
 
     Args:
-        plan: The sweep, see :func:`distilface_st.sweeping.checks.checked`.
+        plan: The sweep.
         watcher: Told what happens.
 
     Returns:
         The points with a score, best first.
 
     Raises:
-        InputError: The folder holds another sweep.
+        InputError: Settings that some trial could not be run with, all of them named; the folder holds another sweep.
         MissingExtraError: Optuna is not installed.
         TrainingInterrupted: A signal came; everything is on disk, and the same call goes on.
     """
@@ -56,8 +57,8 @@ def run_sweep(plan: SweepPlan, watcher: SweepWatcher | None = None) -> list[Poin
 
 
 def opened(plan: SweepPlan) -> SweepStore:
-    """The store of a sweep, with what needs no training scored."""
-    store = SweepStore(plan)
+    """The store of a sweep that has been checked, with what needs no training scored."""
+    store = SweepStore(checked(plan))
     with store.exclusive():
         score_untrained(plan)
     return store

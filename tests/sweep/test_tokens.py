@@ -5,7 +5,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from distilface_st.sweeping.tokens import SharedTokens
+from distilface_st.sweep.tokens import SharedTokens
 
 WORDS = st.lists(st.sampled_from(["the", "cat", "king", "Zürich", "x1", ""]), max_size=12).map(" ".join)
 

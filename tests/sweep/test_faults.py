@@ -12,12 +12,12 @@ from dataclasses import replace
 
 import pytest
 
-from distilface_st.sweeping import Choice, Space, run_sweep
+from distilface_st.sweep import Choice, Space, run_sweep
 
 from .conftest import rows
 
 PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload(["tests.sweeping.preloaded"])
+PROCESSES.set_forkserver_preload(["tests.sweep.preloaded"])
 
 
 def sweep_by_itself(plan):

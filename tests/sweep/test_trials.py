@@ -11,10 +11,10 @@ from distilface_st.datasets.sts import STSSubset, STSTask
 from distilface_st.evaluation.sts import STSEvaluator
 from distilface_st.history import read_history
 from distilface_st.model import load_model
-from distilface_st.sweeping import Choice, Space, run_sweep
-from distilface_st.sweeping.store import SweepStore
-from distilface_st.sweeping.trials import run_trial
-from distilface_st.sweeping.watching import SweepWatcher
+from distilface_st.sweep import Choice, Space, run_sweep
+from distilface_st.sweep.store import SweepStore
+from distilface_st.sweep.trials import run_trial
+from distilface_st.sweep.watching import SweepWatcher
 
 from .conftest import rows
 

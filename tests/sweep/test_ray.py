@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from distilface_st.sweeping import Choice, Space, run_sweep
-from distilface_st.sweeping.results import read_results
+from distilface_st.sweep import Choice, Space, run_sweep
+from distilface_st.sweep.results import read_results
 
 from .conftest import rows
 
@@ -52,7 +52,7 @@ def outcomes(folder):
 
 
 def test_a_killed_workers_trial_goes_on_and_the_sweep_is_as_without_ray(plan, cluster, tmp_path):
-    from distilface_st.sweeping.ray_runner import run_sweep_on_ray
+    from distilface_st.sweep.ray_runner import run_sweep_on_ray
 
     plan = replace(plan, base=replace(plan.base, steps=60, evaluate_every=10), seeds=(1, 2))
     killed = []
@@ -76,7 +76,7 @@ def test_a_killed_workers_trial_goes_on_and_the_sweep_is_as_without_ray(plan, cl
 
 
 def test_asha_stops_hopeless_trials(plan, cluster):
-    from distilface_st.sweeping.ray_runner import run_sweep_on_ray
+    from distilface_st.sweep.ray_runner import run_sweep_on_ray
 
     space = Space((Choice("learning_rate", (1e-6, 1e-5, 1e-4, 1e-3, 5e-3, 1e-2)),))
     plan = replace(plan, space=space, base=replace(plan.base, steps=40, evaluate_every=5), pruner="median")

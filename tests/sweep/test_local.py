@@ -6,10 +6,10 @@ import pytest
 from sentence_transformers import SentenceTransformer
 
 from distilface_st.errors import InputError
-from distilface_st.sweeping import Choice, Space, checked, run_sweep
-from distilface_st.sweeping.records import Outcome
-from distilface_st.sweeping.store import SweepStore
-from distilface_st.sweeping.trials import run_trial
+from distilface_st.sweep import Choice, Space, checked, run_sweep
+from distilface_st.sweep.records import Outcome
+from distilface_st.sweep.store import SweepStore
+from distilface_st.sweep.trials import run_trial
 
 from .conftest import rows
 
@@ -24,7 +24,7 @@ def test_every_problem_is_named_before_anything_trains(plan):
 
 
 def test_a_failed_trial_is_recorded_a_finished_one_kept_and_the_best_saved(plan, monkeypatch):
-    from distilface_st.sweeping import trials
+    from distilface_st.sweep import trials
 
     def train(model, data, config, *args, **kwargs):
         ran.append(config.temperature)

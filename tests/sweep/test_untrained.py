@@ -10,8 +10,8 @@ import pytest
 from distilface_st.errors import InputError
 from distilface_st.history import read_history
 from distilface_st.model import build_model, load_model
-from distilface_st.sweeping import Choice, Space, checked, run_sweep
-from distilface_st.sweeping.untrained import UNTRAINED
+from distilface_st.sweep import Choice, Space, checked, run_sweep
+from distilface_st.sweep.untrained import UNTRAINED
 
 from .conftest import rows
 

@@ -34,7 +34,7 @@ def run_sweep_on_ray(
     cpus_per_trial: int = 1,
     gpus_per_trial: float = 0,
 ) -> list[PointRecord]:
-    """Run a sweep as :func:`distilface_st.sweeping.run_sweep` does, its trials on a Ray cluster.
+    """Run a sweep as :func:`distilface_st.sweep.run_sweep` does, its trials on a Ray cluster.
 
     Points, seeds and what came of them are kept by this process, in the same files: a sweep begun here may go on
     without Ray, and the other way round. Ray Tune gives the trials to workers. Where the plan has a pruner, ASHA (Li et
@@ -50,7 +50,7 @@ def run_sweep_on_ray(
         gpus_per_trial: GPUs for each, or a part of one.
 
     Raises:
-        InputError: The folder holds another sweep; a cluster too small for one trial.
+        InputError: As there; a cluster too small.
         MissingExtraError: Ray or Optuna is not installed.
         TrainingInterrupted: A signal came; everything is on disk, and the same call goes on.
     """

@@ -1,9 +1,9 @@
 from __future__ import annotations
 
-from distilface_st.sweeping.designs import grid, listed, one_at_a_time, random_points, with_base
-from distilface_st.sweeping.problems import Problems
-from distilface_st.sweeping.space import Choice, Range, Space
-from distilface_st.sweeping.space_file import paper_space, read_space
+from distilface_st.sweep.designs import grid, listed, one_at_a_time, random_points, with_base
+from distilface_st.sweep.problems import Problems
+from distilface_st.sweep.space import Choice, Range, Space
+from distilface_st.sweep.space_file import paper_space, read_space
 from distilface_st.training_config import TrainingConfig
 
 
