@@ -14,6 +14,8 @@ from sentence_transformers import SentenceTransformer
 from distilface_st.datasets.sts import load_sts
 from distilface_st.evaluation.sts import sts_suite
 from distilface_st.model import build_model, load_model, save_model
+from distilface_st.sweep import read_space
+from distilface_st.sweep.problems import Problems
 
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
@@ -112,3 +114,13 @@ def test_mteb_agrees_with_our_own_evaluation(tiny_encoder, data_dir, tmp_path, m
     (scores,) = names["result"].task_results[0].scores["test"]
     ours = sts_suite(load_model(tmp_path / "run" / "model", device="cpu"), data_dir / "sts", tasks=["STS12"])
     assert 100 * scores["cosine_spearman"] == pytest.approx(ours["scores"]["STS12"], abs=0.01)
+
+
+def test_the_space_of_a_sweep(tmp_path):
+    (code,) = re.findall(r"```toml\n(.*?)```", README, flags=re.DOTALL)
+    (tmp_path / "space.toml").write_text(code, encoding="utf-8")
+    problems = Problems()
+    space, base, seeds = read_space(tmp_path / "space.toml", problems)
+    assert problems.found == []
+    assert space.names == ("temperature", "learning_rate", "layers")
+    assert (base, seeds) == ({"batch_size": 128}, (1, 2, 3))
