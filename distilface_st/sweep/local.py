@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from functools import partial
 from typing import TYPE_CHECKING
 
+from ..errors import InputError
 from ..files import atomic_folder
 from ..model import save_model
 from ..training import model_from_config
@@ -58,6 +60,8 @@ def run_sweep(plan: SweepPlan, watcher: SweepWatcher | None = None) -> list[Poin
 
 def opened(plan: SweepPlan) -> SweepStore:
     """The store of a sweep that has been checked, with what needs no training scored."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise InputError("A trial is one process: start a sweep without torchrun, several times or on Ray instead.")
     store = SweepStore(checked(plan))
     with store.exclusive():
         score_untrained(plan)

@@ -19,6 +19,9 @@ from distilface_st.sweep.watching import SweepWatcher
 from .conftest import rows
 
 
+STATUSES = ("complete", "pruned")
+
+
 def never(score, step):
     return False
 
@@ -106,3 +109,14 @@ def test_a_sweep_tells_of_trials_steps_and_scores(plan):
     run_sweep(plan, listening)
     assert listening.counts == [0, 1, 1, 2]
     assert listening.told == [(n, s, scored) for n in (0, 1) for s, scored in ((1, False), (2, False), (2, True))]
+
+
+@pytest.mark.slow
+def test_hyperband_ends_trials_at_evaluations_and_lets_some_through(plan):
+    space = Space((Choice("learning_rate", tuple(10.0 ** (-7 + number / 3) for number in range(16))),))
+    plan = replace(plan, space=space, base=replace(plan.base, steps=8), pruner="hyperband")
+    run_sweep(replace(plan, evaluator=Fading(plan.evaluator)))
+    steps = {status: {row["step"] for row in rows(plan.output) if row["status"] == status} for status in STATUSES}
+    assert steps["complete"]
+    assert steps["pruned"]
+    assert steps["pruned"] <= {"2", "4", "6"}
