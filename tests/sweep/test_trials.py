@@ -18,7 +18,6 @@ from distilface_st.sweep.watching import SweepWatcher
 
 from .conftest import rows
 
-
 STATUSES = ("complete", "pruned")
 
 
