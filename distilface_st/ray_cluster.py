@@ -33,7 +33,7 @@ def ray_cluster(purpose: str, address: str, cpus: int, gpus: float | None = None
     if is_ours and address == "local":
         ray.init(num_cpus=cpus, include_dashboard=False, log_to_driver=False, logging_level="error")
     elif is_ours:
-        ray.init(address, log_to_driver=False)
+        ray.init(address, log_to_driver=False, logging_level="error")
     try:
         there = ray.cluster_resources()
         for kind, wanted in (("CPU", cpus), ("GPU", gpus or 0)):

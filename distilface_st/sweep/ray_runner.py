@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 from dataclasses import asdict, replace
@@ -61,6 +62,7 @@ def run_sweep_on_ray(
     watcher = watcher or SweepWatcher()
     os.environ["RAY_CHDIR_TO_TRIAL_DIR"] = "0"  # the encoder's path may be relative
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+    logging.getLogger("ray.tune").setLevel(logging.ERROR)
     with ray_cluster(_PURPOSE, address, workers * cpus_per_trial, workers * gpus_per_trial):
         store = opened(plan)
         searcher = _searcher_class()(store, watcher)
