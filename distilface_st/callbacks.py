@@ -107,6 +107,8 @@ class HistoryCallback(TrainerCallback):
 class StopOnSignal(TrainerCallback):
     """On SIGINT or SIGTERM, finishes the step, saves a checkpoint and stops; on the second one, stops at once.
 
+    Of two, one within the other, both take note.
+
     Attributes:
         stopped: Whether a signal came.
     """
@@ -125,15 +127,18 @@ class StopOnSignal(TrainerCallback):
         self._restore()
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Save and stop if a signal came."""
-        if self.stopped:
+        """Save and stop if a signal came; the last step ends as it would anyhow."""
+        if self.stopped and state.global_step < state.max_steps:
             control.should_save = True
             control.should_training_stop = True
             control.should_evaluate = False
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         self.stopped = True
+        outer = getattr(self._before.get(number), "__self__", None)
         self._restore()
+        if isinstance(outer, StopOnSignal):
+            outer._on_signal(number, frame)
 
     def _restore(self) -> None:
         for number, handler in self._before.items():

@@ -7,10 +7,11 @@ import shutil
 from functools import partial
 from typing import TYPE_CHECKING
 
+from ..callbacks import StopOnSignal
 from ..errors import InputError
 from ..files import atomic_folder
 from ..model import save_model
-from ..training import model_from_config
+from ..training import TrainingInterrupted, model_from_config
 from .checks import checked
 from .records import best_trial, points_of, ranked, write_trials
 from .store import SweepStore
@@ -20,7 +21,7 @@ from .watching import SweepWatcher
 
 if TYPE_CHECKING:
     from .plan import SweepPlan
-    from .records import PointRecord
+    from .records import Outcome, PointRecord
     from .store import Claim
 
 
@@ -43,19 +44,26 @@ def run_sweep(plan: SweepPlan, watcher: SweepWatcher | None = None) -> list[Poin
         TrainingInterrupted: A signal came; everything is on disk, and the same call goes on.
     """
     watcher = watcher or SweepWatcher()
-    store = opened(plan)
-    while claim := store.next():
-        watcher.trials_changed(store.records())
-        try:
-            on_step = partial(watcher.trial_at, claim.trial.number)
-            outcome = run_trial(plan, claim.config, claim.folder, _report(claim, watcher), on_step)
-        except BaseException:
-            claim.lock.release()
-            raise
-        store.tell(claim, outcome)
-        tidy(store)
-        watcher.trials_changed(store.records())
+    with StopOnSignal() as stop:
+        store = opened(plan)
+        while claim := store.next():
+            watcher.trials_changed(store.records())
+            outcome = _outcome(plan, claim, watcher)
+            store.tell(claim, outcome)
+            tidy(store)
+            watcher.trials_changed(store.records())
+            if stop.stopped:  # in a trial's last step, or since
+                raise TrainingInterrupted(outcome.steps, plan.output)
     return finish(store)
+
+
+def _outcome(plan: SweepPlan, claim: Claim, watcher: SweepWatcher) -> Outcome:
+    on_step = partial(watcher.trial_at, claim.trial.number)
+    try:
+        return run_trial(plan, claim.config, claim.folder, _report(claim, watcher), on_step)
+    except BaseException:
+        claim.lock.release()
+        raise
 
 
 def opened(plan: SweepPlan) -> SweepStore:

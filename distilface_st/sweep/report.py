@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-from contextlib import suppress
 from functools import partial
 from html import escape
 from string import Template
@@ -70,9 +69,8 @@ def importances(results: SweepResults) -> dict[str, float]:
         return {}
     from optuna.importance import FanovaImportanceEvaluator, get_param_importances
 
-    with suppress(ValueError, RuntimeError, ImportError):
-        return dict(get_param_importances(results.study, evaluator=FanovaImportanceEvaluator(n_trees=16, seed=0)))
-    return {}
+    evaluator = FanovaImportanceEvaluator(n_trees=16, seed=0)
+    return dict(get_param_importances(results.study, evaluator=evaluator, params=list(results.space.names)))
 
 
 def _figures(results: SweepResults) -> Iterable[tuple[str, str, str, Drawing]]:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from dataclasses import replace
 
 import pytest
 
 from distilface_st.datasets.sts import STSSubset, STSTask
 from distilface_st.evaluation.sts import STSEvaluator
+from distilface_st.fitting import TrainingInterrupted
 from distilface_st.history import read_history
 from distilface_st.model import load_model
 from distilface_st.sweep import Choice, Space, run_sweep
@@ -91,6 +94,21 @@ def test_more_sets_are_scored_at_the_end_and_decide_nothing(plan):
     again = 100 * final(load_model(plan.output / "best", device="cpu"))["STS99_spearman_cosine"]
     assert float(row["STS99"]) == pytest.approx(again)
     assert best.values == [float(row["mine"])]
+
+
+def test_a_signal_in_the_last_step_of_a_trial_stops_the_sweep_after_it(plan):
+    class Impatient(SweepWatcher):
+        def trial_at(self, number, step, score=None):
+            if step == plan.base.steps and score is None:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    before = signal.getsignal(signal.SIGTERM)
+    for finished in (1, 2):
+        with pytest.raises(TrainingInterrupted):
+            run_sweep(plan, Impatient())
+        assert [row["status"] for row in rows(plan.output)] == ["complete"] * finished
+        assert signal.getsignal(signal.SIGTERM) is before
+    assert len(run_sweep(plan, Impatient())) == 2
 
 
 def test_a_sweep_tells_of_trials_steps_and_scores(plan):
