@@ -76,6 +76,7 @@ def test_the_papers_poolings_without_training(invoke, options, tmp_path):
         assert {row["steps"] for row in csv.DictReader(file)} == {"0"}
 
 
+@pytest.mark.slow
 def test_pairs_are_swept_as_pairs(invoke, options, tmp_path):
     (tmp_path / "text.txt").rename(tmp_path / "pairs.tsv")
     lines = (tmp_path / "pairs.tsv").read_text().splitlines()

@@ -89,6 +89,7 @@ def test_two_processes_share_a_sweep_and_lose_and_double_nothing(long_plan, unin
     assert starts == [1] * 6
 
 
+@pytest.mark.slow
 def test_a_stopped_trial_goes_on_from_its_checkpoint(plan):
     space = Space((Choice("temperature", (0.05,)),))
     plan = replace(plan, space=space, base=replace(plan.base, steps=60, evaluate_every=5))

@@ -109,6 +109,7 @@ def test_a_sweep_that_has_just_begun_can_be_reported(plan):
     assert "No trial has a score yet." in write_report(plan.output).read_text()
 
 
+@pytest.mark.slow
 def test_every_figure_shows_in_a_browser(design):
     sync_api = pytest.importorskip("playwright.sync_api")
     chromium = shutil.which("chromium") or shutil.which("chromium-browser")

@@ -45,6 +45,7 @@ def test_a_hopeless_trial_ends_at_its_evaluation_and_keeps_its_curve(plan):
     assert run_trial(plan, claim.config, claim.folder, lambda score, step: step == 6).status == "complete"
 
 
+@pytest.mark.slow
 def test_the_median_pruner_ends_what_is_worse_than_most(plan):
     space = Space((Choice("learning_rate", (1e-7, 2e-7, 3e-7, 4e-7, 0.05)),))
     plan = replace(plan, space=space, base=replace(plan.base, steps=4), pruner="median")
