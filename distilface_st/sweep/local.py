@@ -48,7 +48,7 @@ def run_sweep(plan: SweepPlan, watcher: SweepWatcher | None = None) -> list[Poin
         store = opened(plan)
         while claim := store.next():
             watcher.trials_changed(store.records())
-            outcome = _outcome(plan, claim, watcher)
+            outcome = _outcome(plan, claim, store.number(claim), watcher)
             store.tell(claim, outcome)
             tidy(store)
             watcher.trials_changed(store.records())
@@ -57,10 +57,10 @@ def run_sweep(plan: SweepPlan, watcher: SweepWatcher | None = None) -> list[Poin
     return finish(store)
 
 
-def _outcome(plan: SweepPlan, claim: Claim, watcher: SweepWatcher) -> Outcome:
-    on_step = partial(watcher.trial_at, claim.trial.number)
+def _outcome(plan: SweepPlan, claim: Claim, number: int, watcher: SweepWatcher) -> Outcome:
+    report, on_step = _report(claim, number, watcher), partial(watcher.trial_at, number)
     try:
-        return run_trial(plan, claim.config, claim.folder, _report(claim, watcher), on_step)
+        return run_trial(plan, claim.config, claim.folder, report, on_step)
     except BaseException:
         claim.lock.release()
         raise
@@ -76,11 +76,11 @@ def opened(plan: SweepPlan) -> SweepStore:
     return store
 
 
-def _report(claim: Claim, watcher: SweepWatcher) -> Report:
+def _report(claim: Claim, number: int, watcher: SweepWatcher) -> Report:
     to_optuna = optuna_report(claim.trial)
 
     def report(score: float, step: int) -> bool:
-        watcher.trial_at(claim.trial.number, step, score)
+        watcher.trial_at(number, step, score)
         return to_optuna(score, step)
 
     return report

@@ -150,7 +150,7 @@ def _searcher_class() -> Any:
             claim = self.claims.get(trial_id)
             if claim and "outcome" not in result:
                 note_score(claim.trial, result["score"], result["step"])
-                self._watcher.trial_at(claim.trial.number, result["step"], result["score"])
+                self._watcher.trial_at(self._store.number(claim), result["step"], result["score"])
 
         def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
             claim = self.claims.pop(trial_id, None)

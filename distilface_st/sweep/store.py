@@ -89,13 +89,13 @@ def open_study(folder: Path, create: bool, maximize: bool = True) -> Study:
 
 
 def records(study: Study) -> list[TrialRecord]:
-    """The trials of a study, in order."""
-    found = []
+    """The trials of a study, in order and numbered so: Optuna also counts draws that came to a point tried before."""
+    found: list[TrialRecord] = []
     for frozen in study.get_trials(deepcopy=False):
         attrs = frozen.user_attrs
         if "key" in attrs:
             outcome = Outcome(**attrs["outcome"]) if "outcome" in attrs and frozen.state.is_finished() else None
-            found.append(TrialRecord(frozen.number, attrs["key"], attrs["point"], attrs["seed"], outcome))
+            found.append(TrialRecord(len(found), attrs["key"], attrs["point"], attrs["seed"], outcome))
     return found
 
 
@@ -131,6 +131,10 @@ class SweepStore:
     def records(self) -> list[TrialRecord]:
         """All trials so far."""
         return records(self.study)
+
+    def number(self, claim: Claim) -> int:
+        """The number of a trial."""
+        return next(record.number for record in self.records() if record.key == claim.folder.name)
 
     def next(self) -> Claim | None:
         """The next trial to run: one whose process died, else one that waits, else a new one; None if there is none."""

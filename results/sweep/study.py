@@ -30,7 +30,7 @@ from distilface_st.model import save_model
 from distilface_st.offline import bundled_encoder
 from distilface_st.sweep import SweepPlan, read_results, read_space, write_report
 from distilface_st.sweep.problems import Problems
-from distilface_st.sweep.records import Outcome
+from distilface_st.sweep.records import Outcome, write_trials
 from distilface_st.sweep.store import SweepStore
 from distilface_st.training import TrainingConfig
 
@@ -42,6 +42,7 @@ SENTENCES = ["wiki/sentences.txt.gz"]
 PAPER = ["--preset", "paper", "--sampler", "one-at-a-time", "--steps", "32", "--evaluate-every", "16", "--seed", "1"]
 SPACE = ["--space", str(HERE / "space.toml"), "--steps", "32", "--evaluate-every", "8", "--seed", "1"]
 SWEEPS = {
+    "untrained": [*SENTENCES, "--preset", "paper", "--sampler", "grid", "--steps", "0", "--all-sets"],
     "neighbours": [*NEIGHBOURS, *PAPER, "--seeds", "3", "--all-sets"],
     "dropout": [*SENTENCES, *PAPER],
     "grid": [*NEIGHBOURS, *SPACE, "--sampler", "grid"],
@@ -154,6 +155,8 @@ def report(work: Path) -> None:
     for name in SWEEPS:
         if not (work / name / "trials.csv").exists():
             continue
+        results = read_results(work / name)
+        write_trials(results.trials, work / name / "trials.csv")
         write_report(work / name)
         target = HERE / name
         target.mkdir(exist_ok=True)
@@ -188,7 +191,7 @@ def compare(work: Path) -> None:
     axes.axhline(grid.points[0].mean, color="0.4", linewidth=0.8, linestyle=":")
     axes.axvline(40, color="0.4", linewidth=0.8, linestyle=":")
     axes.set(xlabel="pairs trained on, % of the grid's", ylabel=f"best {DEV} so far")
-    axes.legend(frameon=False, loc="lower right")
+    axes.legend(frameon=False, loc="center right")
     axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(HERE / "grid-and-tpe.png", dpi=150)
 

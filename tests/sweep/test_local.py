@@ -68,5 +68,6 @@ def test_tpe_draws_each_point_once_and_the_same_after_a_restart(plan, tmp_path):
             if name == "b":
                 store = SweepStore(mine)
         drawn.append(found)
+        assert [record.number for record in store.records()] == [0, 1, 2]
     assert sorted(drawn[0]) == [0.05, 0.1, 0.5]
     assert drawn[0] == drawn[1]
