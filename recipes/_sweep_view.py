@@ -30,6 +30,7 @@ class SweepView(SweepWatcher):
         from rich.live import Live
 
         self._plan = plan
+        self._total = plan.total
         self._trials: list[TrialRecord] = []
         self._running: dict[int, tuple[int, float | None]] = {}
         self._begun = time.monotonic()
@@ -68,7 +69,7 @@ class SweepView(SweepWatcher):
         for trial in self._trials:
             counts[trial.status] = counts.get(trial.status, 0) + 1
         counts.pop("open", None)
-        ended, total = sum(counts.values()), max(self._plan.total, len(self._trials))
+        ended, total = sum(counts.values()), max(self._total, len(self._trials))
         told = ", ".join(f"{count} {status}" for status, count in counts.items())
         return f"[bold]{ended} of {total} trials[/]{': ' + told if told else ''}{self._left(ended, total)}"
 

@@ -6,6 +6,7 @@ import json
 import random
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
@@ -119,8 +120,7 @@ class SweepStore:
             self._begin()
             self.study = open_study(plan.output, create=True, maximize=plan.evaluator.greater_is_better)
             self.study.pruner = _pruner(plan)
-            for point in plan.design():
-                self._enqueue(point)
+            self._enqueue(plan.design())
 
     @contextmanager
     def exclusive(self) -> Iterator[None]:
@@ -193,9 +193,9 @@ class SweepStore:
         self.plan.searched.suggest(trial)
         return Claim(trial, self.plan.config(attrs["point"], attrs["seed"]), folder, lock)
 
-    def _enqueue(self, point: Point) -> None:
+    def _enqueue(self, points: list[Point]) -> None:
         known = {record.key for record in self.records()}
-        for seed in self.plan.seeds:
+        for point, seed in product(points, self.plan.seeds):
             attrs = self._attributes(point, seed)
             if attrs["key"] not in known:
                 self.study.enqueue_trial(dict(point), user_attrs=attrs)
@@ -218,7 +218,7 @@ class SweepStore:
         else:
             left = [point for point in grid(space) if tuple(point.items()) not in tried]
             point = random.Random(self.plan.sampler_seed + len(tried)).choice(left)
-        self._enqueue(point)
+        self._enqueue([point])
         return True
 
     def _suggest(self, draw: int) -> Point:
