@@ -60,13 +60,20 @@ def uninterrupted(long_plan):
     return outcomes(plan.output)
 
 
+def marks(folder):
+    """What shows that a sweep has got further."""
+    return {str(path) for name in ("run.json", "checkpoints/checkpoint-*") for path in folder.glob(f"trials/*/{name}")}
+
+
 @pytest.mark.slow
 def test_killed_at_random_moments_it_comes_to_the_same_trials(long_plan, uninterrupted):
     chance = random.Random(5)
     kills = 0
     while True:
-        process = started(long_plan)
-        process.join(chance.uniform(1.0, 4.0) if kills < 8 else None)
+        before, process = marks(long_plan.output), started(long_plan)
+        while process.is_alive() and (kills == 8 or marks(long_plan.output) <= before):
+            time.sleep(0.01)
+        time.sleep(chance.uniform(0, 0.5))
         if process.exitcode is not None:
             break
         os.kill(process.pid, signal.SIGKILL)

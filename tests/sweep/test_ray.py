@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import random
 import signal
 import threading
 import time
@@ -12,9 +13,12 @@ from pathlib import Path
 
 import pytest
 
+from distilface_st.datasets.sts import load_scored_pairs
+from distilface_st.evaluation.sts import STSEvaluator
 from distilface_st.sweep import Choice, Space, run_sweep
 from distilface_st.sweep.results import read_results
 
+from ..conftest import COMMON_WORDS
 from .conftest import rows
 
 pytestmark = [
@@ -52,9 +56,9 @@ def outcomes(folder):
 
 
 def test_a_killed_workers_trial_goes_on_and_the_sweep_is_as_without_ray(plan, cluster, tmp_path):
-    from distilface_st.sweep.ray_runner import run_sweep_on_ray
+    from distilface_st.sweep import run_sweep_on_ray
 
-    plan = replace(plan, base=replace(plan.base, steps=60, evaluate_every=10), seeds=(1, 2))
+    plan = replace(plan, base=replace(plan.base, steps=30, evaluate_every=5), seeds=(1, 2))
     killed = []
 
     def kill_one():
@@ -75,12 +79,19 @@ def test_a_killed_workers_trial_goes_on_and_the_sweep_is_as_without_ray(plan, cl
     assert not (plan.output / "ray").exists()
 
 
-def test_asha_stops_hopeless_trials(plan, cluster):
-    from distilface_st.sweep.ray_runner import run_sweep_on_ray
+def test_asha_stops_hopeless_trials(plan, cluster, tmp_path):
+    from distilface_st.sweep import run_sweep_on_ray
 
-    space = Space((Choice("learning_rate", (1e-6, 1e-5, 1e-4, 1e-3, 5e-3, 1e-2)),))
-    plan = replace(plan, space=space, base=replace(plan.base, steps=40, evaluate_every=5), pruner="median")
+    chance = random.Random(0)
+    words = [" ".join(chance.choices(COMMON_WORDS, k=5)) for _ in range(120)]
+    lines = [f"{a}\t{b}\t{chance.uniform(0, 5):.2f}" for a, b in zip(words[::2], words[1::2], strict=True)]
+    (tmp_path / "many.tsv").write_text("\n".join(lines))  # so that no two scores are the same
+    evaluator = STSEvaluator(load_scored_pairs(tmp_path / "many.tsv"), write_csv=False)
+    space = Space((Choice("learning_rate", (1e-6, 1e-4, 3e-4, 1e-3, 3e-3, 5e-3, 1e-2, 2e-2)),))
+    base = replace(plan.base, steps=12, evaluate_every=3)
+    plan = replace(plan, space=space, base=base, evaluator=evaluator, pruner="median")
     run_sweep_on_ray(plan, workers=2)
-    found = {row["status"] for row in rows(plan.output)}
-    assert found == {"complete", "pruned"}
+    found = [row["status"] for row in rows(plan.output)]
+    assert set(found) == {"complete", "pruned"}
+    assert len(found) == 8
     assert run_sweep(plan)[0].point == read_results(plan.output).best.point
