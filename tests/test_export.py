@@ -113,6 +113,7 @@ def test_a_failed_export_leaves_the_old_folder_alone(tiny_model, tmp_path):
     assert (output / "kept").read_text() == "old"
 
 
+@pytest.mark.slow
 def test_a_folder_is_replaced_whole(tiny_model, tmp_path):
     output = tmp_path / "export"
     output.mkdir()

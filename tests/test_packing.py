@@ -148,6 +148,7 @@ def test_a_mean_over_layers_is_packed_in_stock_modules_and_a_concat_in_ours(tiny
         assert cosines(EdgeEncoder(tmp_path / reduction).encode(SENTENCES), opened.encode(SENTENCES)).min() > 0.9
 
 
+@pytest.mark.slow
 def test_a_failed_packing_leaves_nothing_and_the_model_as_it_was(tiny_student, tmp_path, monkeypatch):
     from distilface_st.graphs import packed_graph
 
@@ -159,6 +160,7 @@ def test_a_failed_packing_leaves_nothing_and_the_model_as_it_was(tiny_student, t
     assert all(torch.equal(value, before[key]) for key, value in tiny_student.state_dict().items())
 
 
+@pytest.mark.slow
 def test_the_card_is_the_one_that_is_given(tiny_student, tmp_path):
     pack_model(tiny_student, tmp_path / "carded", card="# Mine\n")
     assert (tmp_path / "carded" / "README.md").read_text() == "# Mine\n"

@@ -101,6 +101,7 @@ def test_embeddings_that_cannot_be_are_refused(data, tmp_path):
         teacher_embeddings(Teacher(Counting(dimension=7), "t", "a"), data, cache_dir=tmp_path)
 
 
+@pytest.mark.slow
 def test_an_exported_teacher_runs_on_its_engine(exported, tiny_model):
     teacher = open_teacher(exported)
     assert type(teacher.encoder).__name__ == "EdgeEncoder"

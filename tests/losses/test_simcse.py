@@ -262,6 +262,7 @@ def _one_of_two(rank, port, folder, symmetric):
 
 
 @pytest.mark.parametrize("symmetric", [pytest.param(False, marks=pytest.mark.slow), True])
+@pytest.mark.slow
 def test_two_gloo_processes_equal_one_with_the_joint_batch(tmp_path, symmetric):
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))

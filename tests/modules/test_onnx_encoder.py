@@ -73,6 +73,7 @@ def test_queries_similarity_and_evaluation_work(tiny_model, opened):
     assert ours == pytest.approx(theirs, abs=0.1)
 
 
+@pytest.mark.slow
 def test_settings_of_the_model_travel_with_it(tiny_model, tmp_path):
     from distilface_st import EdgeEncoder, export_model
 

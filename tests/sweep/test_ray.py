@@ -87,11 +87,11 @@ def test_asha_stops_hopeless_trials(plan, cluster, tmp_path):
     lines = [f"{a}\t{b}\t{chance.uniform(0, 5):.2f}" for a, b in zip(words[::2], words[1::2], strict=True)]
     (tmp_path / "many.tsv").write_text("\n".join(lines))  # so that no two scores are the same
     evaluator = STSEvaluator(load_scored_pairs(tmp_path / "many.tsv"), write_csv=False)
-    space = Space((Choice("learning_rate", (1e-6, 1e-4, 3e-4, 1e-3, 3e-3, 5e-3, 1e-2, 2e-2)),))
+    space = Space((Choice("learning_rate", (1e-6, 1e-4, 1e-3, 3e-3, 1e-2, 2e-2)),))
     base = replace(plan.base, steps=12, evaluate_every=3)
     plan = replace(plan, space=space, base=base, evaluator=evaluator, pruner="median")
     run_sweep_on_ray(plan, workers=2)
     found = [row["status"] for row in rows(plan.output)]
     assert set(found) == {"complete", "pruned"}
-    assert len(found) == 8
+    assert len(found) == 6
     assert run_sweep(plan)[0].point == read_results(plan.output).best.point
