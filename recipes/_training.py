@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from ..datasets.text_data import TextData
     from ..fitting import TrainingResult
 
+Columns = Annotated[
+    list[str] | None, typer.Option(help="Column or field with the text; twice for pairs.", rich_help_panel="Data")
+]
+Limit = Annotated[int | None, typer.Option(min=1, help="Read this many records at most.", rich_help_panel="Data")]
 EvalFile = Annotated[
     Path | None,
     typer.Option(help="Your own scored pairs (.tsv, .csv, .jsonl) choose the checkpoint.", rich_help_panel="Run"),

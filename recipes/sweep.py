@@ -12,7 +12,7 @@ import typer
 from ..errors import InputError
 from ..shipped import named_folder
 from ._common import MODEL_HELP, Device, StsDir, console
-from ._training import EvalFile, EvaluateEvery, training_data, training_evaluator
+from ._training import Columns, EvalFile, EvaluateEvery, Limit, training_data, training_evaluator
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -61,12 +61,8 @@ def sweep(
         str | None,
         typer.Option(help="Positives: dropout, neighbours or pairs, as for train.", rich_help_panel=_DATA),
     ] = None,
-    column: Annotated[
-        list[str] | None, typer.Option(help="Column or field with the text; twice for pairs.", rich_help_panel=_DATA)
-    ] = None,
-    limit: Annotated[
-        int | None, typer.Option(min=1, help="Read this many records at most.", rich_help_panel=_DATA)
-    ] = None,
+    column: Columns = None,
+    limit: Limit = None,
     sts_dir: StsDir = None,
     all_sets: Annotated[
         bool,

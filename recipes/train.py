@@ -19,9 +19,11 @@ from ._common import (
     write_result,
 )
 from ._training import (
+    Columns,
     EvalFile,
     EvaluateEvery,
     LearningRate,
+    Limit,
     MaxLength,
     Patience,
     Precision,
@@ -78,12 +80,8 @@ def train(
             help="Positives: dropout (sentences), neighbours (documents) or pairs (two columns).", rich_help_panel=_DATA
         ),
     ] = None,
-    column: Annotated[
-        list[str] | None, typer.Option(help="Column or field with the text; twice for pairs.", rich_help_panel=_DATA)
-    ] = None,
-    limit: Annotated[
-        int | None, typer.Option(min=1, help="Read this many records at most.", rich_help_panel=_DATA)
-    ] = None,
+    column: Columns = None,
+    limit: Limit = None,
     steps: Steps = None,
     batch_size: RowsAStep = None,
     mini_batch_size: Annotated[

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+from statistics import mean
 from typing import TYPE_CHECKING, Any
 
-from .records import best_trial
+from .records import best_trial, spread_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -59,12 +60,11 @@ def draw_values(figure: Figure, results: SweepResults, name: str) -> None:
 
 def _bars(axes: Axes, points: dict[Label, PointRecord], score: str, greater_is_better: bool, lying: bool) -> None:
     values = [point.scores()[score] for point in points.values()]
-    means = [sum(each) / len(each) for each in values]
-    spreads = [_spread(each) for each in values]
+    means, spreads = [mean(each) for each in values], [spread_of(each) for each in values]
     best = means.index((max if greater_is_better else min)(means))
     colours = [BEST if index == best else PLAIN for index in range(len(means))]
-    low = min(mean - spread for mean, spread in zip(means, spreads, strict=True))
-    high = max(mean + spread for mean, spread in zip(means, spreads, strict=True))
+    low = min(middle - spread for middle, spread in zip(means, spreads, strict=True))
+    high = max(middle + spread for middle, spread in zip(means, spreads, strict=True))
     room = max(high - low, 0.02 * abs(high), 1e-3)
     labels = [str(label) for label in points]
     style: dict[str, Any] = {"color": colours, "ecolor": "0.25", "capsize": 2.5}
@@ -214,11 +214,6 @@ def _shown(places: dict[Label, float]) -> dict[Label, float]:
         return places
     ends = sorted(places, key=lambda label: places[label])
     return {label: places[label] for label in (ends[0], ends[len(ends) // 2], ends[-1])}
-
-
-def _spread(values: list[float]) -> float:
-    mean = sum(values) / len(values)
-    return math.sqrt(sum((value - mean) ** 2 for value in values) / (len(values) - 1)) if len(values) > 1 else 0.0
 
 
 def _finish(axes: Axes, results: SweepResults) -> None:

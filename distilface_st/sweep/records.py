@@ -105,7 +105,7 @@ class PointRecord:
     @property
     def spread(self) -> float:
         """Standard deviation over seeds, 0 for a single one."""
-        return stdev(self.values) if len(self.values) > 1 else 0.0
+        return spread_of(self.values)
 
     def scores(self) -> dict[str, list[float]]:
         """Every score of the complete trials, by name."""
@@ -115,6 +115,11 @@ class PointRecord:
                 for name, value in trial.outcome.scores.items():
                     found.setdefault(name, []).append(value)
         return found
+
+
+def spread_of(values: list[float]) -> float:
+    """Standard deviation, 0 for a single value."""
+    return stdev(values) if len(values) > 1 else 0.0
 
 
 def points_of(trials: Iterable[TrialRecord], wanted: int) -> list[PointRecord]:

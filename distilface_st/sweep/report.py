@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 from functools import partial
 from html import escape
+from statistics import mean
 from string import Template
 from typing import TYPE_CHECKING
 
@@ -124,9 +125,9 @@ def _summary(results: SweepResults) -> str:
         counts[trial.status] += 1
     told = ", ".join(f"{count} {status}" for status, count in counts.items() if count) or "none yet"
     plan, base = results.plan, results.plan["base"]
-    training = f"{base['steps']:,} steps" if plan.get("trained", True) else "no training"
+    training = f"{base['steps']:,} steps" if plan["trained"] else "no training"
     facts = {
-        "Text": results.record["source"] + (f", {results.record['rows']:,} rows" if "rows" in results.record else ""),
+        "Text": f"{results.record['source']}, {results.record['rows']:,} rows",
         "Trials": told,
         "Search": f"{plan['sampler']}, pruner {plan['pruner']}, seeds {', '.join(map(str, plan['seeds']))}",
         "Training": training,
@@ -159,8 +160,8 @@ def _points_table(results: SweepResults) -> str:
         cells = [str(point.point[name]) for name in names] + ([str(len(point.values))] if several else [])
         for score in scores:
             values = found.get(score, [])
-            mean = f"{sum(values) / len(values):.2f}" if values else ""
-            cells.append(mean + (f" ± {point.spread:.2f}" if score == results.score_name and len(values) > 1 else ""))
+            middle = f"{mean(values):.2f}" if values else ""
+            cells.append(middle + (f" ± {point.spread:.2f}" if score == results.score_name and len(values) > 1 else ""))
         rows.append("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in cells) + "</tr>")
     more = len(results.points) - _MOST_POINTS
     rest = f"<p>{more} more are in trials.csv.</p>" if more > 0 else ""

@@ -125,10 +125,10 @@ class SweepResults:
 
     def best_command(self) -> str | None:
         """The command line that trains the best trial again; None where nothing is to be trained."""
-        if self.best is None or not self.plan.get("trained", True):
+        if self.best is None or not self.plan["trained"]:
             return None
         config = self.config(best_trial(self.best, self.greater_is_better))
-        given = self.record.get("train_arguments") or [self.record["source"]]
+        given = self.record["train_arguments"] or [self.record["source"]]
         options = [text for name, value in config.items() for text in _option(name, value)]
         return shlex.join(["distilface", "train", *given, *options, "--output", "run"])
 

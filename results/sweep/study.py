@@ -219,7 +219,7 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--most", type=int, default=20)
-    parser.add_argument("--runs", type=int, default=100)
+    parser.add_argument("--runs", type=int, default=50)
     given = parser.parse_args()
     if given.what == "sweep":
         name, data, work = given.arguments
