@@ -78,7 +78,7 @@ def write_result(result: dict[str, Any], json_file: str | None) -> None:
         json.dump(result, sys.stdout, indent=2, ensure_ascii=False, allow_nan=False)
         sys.stdout.write("\n")
         return
-    from ..files import write_json
+    from ..utils.files import write_json
 
     write_json(json_file, result)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 from typing import TYPE_CHECKING, Any
 
-from ..files import atomic_file
+from ..utils.files import atomic_file
 
 if TYPE_CHECKING:
     from pathlib import Path

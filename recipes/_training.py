@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from sentence_transformers.base.evaluation import BaseEvaluator
 
     from ..datasets.text_data import TextData
-    from ..fitting import TrainingResult
+    from ..training.trainer import TrainingResult
 
 Columns = Annotated[
     list[str] | None, typer.Option(help="Column or field with the text; twice for pairs.", rich_help_panel="Data")
@@ -67,7 +67,7 @@ def training_evaluator(
     from ..datasets.sts import AVERAGE6, load_scored_pairs, load_sts
     from ..evaluation.alignment_uniformity import AlignmentUniformityEvaluator
     from ..evaluation.sts import STSEvaluator
-    from ..training import hold_out
+    from ..training.train import hold_out
 
     if sts_dir and eval_file:
         raise InputError("Give --sts-dir or --eval-file, not both: one of them chooses the checkpoint.")

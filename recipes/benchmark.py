@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from rich.table import Table
 
-    from ..benchmarking.report import ArmReport, BenchmarkReport, Figure
+    from ..benchmark.report import ArmReport, BenchmarkReport, Figure
 
     Cells = list[str]
 
@@ -76,9 +76,10 @@ def benchmark(
     Each arm is a process of its own; they take turns, so that a change of the machine's speed meets all of them. STS
     sets are scored where --sts-dir or --tasks is given.
     """
-    from ..benchmark import KINDS, benchmark_models
-    from ..benchmarking.plot import plot_benchmark
-    from ..plot_files import check_plot_file
+    from ..benchmark.plot import plot_benchmark
+    from ..benchmark.run import benchmark_models
+    from ..benchmark.variants import KINDS
+    from ..utils.plots import check_plot_file
     from ._progress import quiet_libraries
 
     quiet_libraries()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import InputError
-from ..shipped import named_folder
+from ..pretrained import resolve_name
 from ._common import Device, JsonFile, StsDir, console, parse_layers, write_result
 from ._training import (
     EvalFile,
@@ -135,7 +135,7 @@ def distill(
     from ..distillation.student import make_student
     from ..distillation.teachers import open_teacher
     from ..distillation.training import distill as run_distillation
-    from ..fitting import TrainingInterrupted
+    from ..training.trainer import TrainingInterrupted
     from ._progress import TrainingProgress, quiet_libraries
 
     quiet_libraries()
@@ -166,12 +166,12 @@ def distill(
     if weight and len(weight) != len(names):
         raise InputError(f"--weight is given {len(weight)} times, for {len(names)} models to learn from.")
     data = load_sentences(sentences, column=column, limit=limit)
-    teachers = [open_teacher(named_folder(name), device) for name in names]
+    teachers = [open_teacher(resolve_name(name), device) for name in names]
     if sts_dir or eval_file:
         data, evaluator = training_evaluator(data, sts_dir, False, eval_file)
     else:
         data, evaluator = _by_teachers(data, teachers, weight)
-    student = make_student(named_folder(teacher), kept_layers, embedding_size, tokens, dimension, data, device)
+    student = make_student(resolve_name(teacher), kept_layers, embedding_size, tokens, dimension, data, device)
     out = console()
     parameters = sum(parameter.numel() for parameter in student.parameters())
     out.print(f"{data.source}: {len(data.dataset):,} sentences; the student has {parameters:,} parameters")
@@ -204,7 +204,7 @@ def _by_teachers(
     """Some of the text held out and scored by the teachers, and the text that is left."""
     from ..distillation.agreement import teacher_pairs
     from ..evaluation.sts import STSEvaluator
-    from ..training import hold_out
+    from ..training.train import hold_out
 
     left, held_out = hold_out(data)
     return left, STSEvaluator([teacher_pairs(teachers, held_out["sentence"], weights)], write_csv=False)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ..shipped import named_folder
+from ..pretrained import resolve_name
 from ._common import (
     SHIPPED_MODEL,
     BatchSize,
@@ -34,12 +34,12 @@ def encode(
     json_file: JsonFile = None,
 ) -> None:
     """Embed a file of any size; row i of the output belongs to record i of the input."""
-    from ..encoding import encode_file
-    from ..model import load_model
+    from ..models.encode_file import encode_file
+    from ..models.model import load_model
     from ._progress import progress_bar, quiet_libraries
 
     quiet_libraries()
-    opened = load_model(named_folder(model), device=device, runtime=runtime, threads=threads)
+    opened = load_model(resolve_name(model), device=device, runtime=runtime, threads=threads)
     with progress_bar() as bar:
         task = bar.add_task("encoding", total=None)
         result = encode_file(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..shipped import named_folder
+from ..pretrained import resolve_name
 from ._common import (
     SHIPPED_MODEL,
     BatchSize,
@@ -63,7 +63,7 @@ def evaluate(
 ) -> None:
     """Score a model on semantic textual similarity: Spearman x 100 of cosine similarity, in one encoding pass."""
     from ..evaluation.sts import sts_suite
-    from ..model import load_model
+    from ..models.model import load_model
     from ._progress import quiet_libraries
 
     quiet_libraries()
@@ -73,7 +73,7 @@ def evaluate(
 
         loaded = [*loaded, load_scored_pairs(eval_file)]
     report = sts_suite(
-        load_model(named_folder(model), device=device, runtime=runtime, threads=threads),
+        load_model(resolve_name(model), device=device, runtime=runtime, threads=threads),
         tasks=loaded,
         aggregation=aggregation,  # type: ignore[arg-type]
         batch_size=batch_size,

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..errors import InputError
-from ..shipped import named_folder
+from ..pretrained import resolve_name
 from ._common import SHIPPED_MODEL, JsonFile, ModelArgument, StsDir, console, write_result
 
 if TYPE_CHECKING:
     from ..datasets.sts import STSTask
-    from ..runtime.manifest import Manifest
+    from ..inference.manifest import Manifest
 
 
 def export(
@@ -53,7 +53,7 @@ def export(
     json_file: JsonFile = None,
 ) -> None:
     """Export a model as one graph from token ids to sentence embedding, checked against the model before it is kept."""
-    from ..export import export_model
+    from ..export.export_model import export_model
     from ._progress import quiet_libraries
 
     if output.exists() and not output.is_dir():
@@ -62,7 +62,7 @@ def export(
     sentences = None if calibration is None else _sentences(calibration)
     with console().status("exporting") as status:
         manifest = export_model(
-            named_folder(model),
+            resolve_name(model),
             output,
             formats=[name.strip() for name in formats.split(",")],
             precision=precision,

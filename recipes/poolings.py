@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..shipped import named_folder
+from ..pretrained import resolve_name
 from ._common import MODEL_HELP, BatchSize, Device, JsonFile, StsDir, console, write_result
 from ._csv import write_csv
 from .evaluate import Aggregation, CsvFile, Tasks, load_tasks
 
 if TYPE_CHECKING:
-    from ..poolings import PoolingScore, PoolingStudy
+    from ..evaluation.poolings.study import PoolingScore, PoolingStudy
 
 
 def poolings(
@@ -36,16 +36,16 @@ def poolings(
     ] = None,
 ) -> None:
     """Score every layer selection, layer reduction and token pooling of an encoder from one encoding pass."""
-    from ..plot_files import check_plot_file
-    from ..poolings import score_poolings
-    from ..poolings_plot import plot_poolings
+    from ..evaluation.poolings.plot import plot_poolings
+    from ..evaluation.poolings.study import score_poolings
+    from ..utils.plots import check_plot_file
     from ._progress import quiet_libraries
 
     quiet_libraries()
     if plot is not None:
         check_plot_file(plot)
     study = score_poolings(
-        named_folder(model),
+        resolve_name(model),
         load_tasks(sts_dir, tasks, split),
         pooling_modes=[mode.strip() for mode in pooling_mode.split(",")],
         aggregation=aggregation,  # type: ignore[arg-type]

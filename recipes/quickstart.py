@@ -41,11 +41,11 @@ def quickstart(
     """
     from dataclasses import replace
 
-    from .. import quickstart as library
+    from ..training import quickstart as library
     from ._progress import TrainingProgress, quiet_libraries
 
     quiet_libraries()
-    given = {"steps": steps, "batch_size": batch_size, "seed": seed}
+    given: dict[str, Any] = {"steps": steps, "batch_size": batch_size, "seed": seed}
     config = replace(library.CONFIG, **{name: value for name, value in given.items() if value is not None})
     config = replace(config, warmup_steps=min(config.warmup_steps, config.steps // 10))
     screen = console()

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from ..errors import InputError
-from ..shipped import named_folder
+from ..pretrained import resolve_name
 from ._common import SHIPPED_MODEL, Device, JsonFile, ModelOption, Runtime, Threads, write_result
 
 
@@ -22,11 +22,11 @@ def similarity(
     """Print the similarity of each two sentences, by the model's own similarity function."""
     if len(sentences) < 2:
         raise InputError("Give two sentences or more.")
-    from ..model import load_model
+    from ..models.model import load_model
     from ._progress import quiet_libraries
 
     quiet_libraries()
-    opened = load_model(named_folder(model), device=device, runtime=runtime, threads=threads)
+    opened = load_model(resolve_name(model), device=device, runtime=runtime, threads=threads)
     embeddings = opened.encode(sentences, show_progress_bar=False)
     scores = opened.similarity(embeddings, embeddings).tolist()
     if json_file != "-":

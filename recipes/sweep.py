@@ -5,19 +5,18 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ..errors import InputError
-from ..shipped import named_folder
+from ..pretrained import resolve_name
 from ._common import MODEL_HELP, Device, StsDir, console
 from ._training import Columns, EvalFile, EvaluateEvery, Limit, training_data, training_evaluator
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ..datasets.text_data import TextData
     from ..sweep import SweepPlan
     from ..sweep.records import PointRecord
     from ..sweep.watching import SweepWatcher
@@ -92,7 +91,7 @@ def sweep(
     Finished trials are kept: the same command goes on with a sweep that was stopped, and started twice, both share it.
     """
     from ..sweep import run_sweep
-    from ..training import TrainingInterrupted
+    from ..training.train import TrainingInterrupted
     from ._progress import quiet_libraries
     from ._sweep_view import SweepView
 
@@ -101,7 +100,7 @@ def sweep(
     if runner == "ray":
         from ..sweep.ray_runner import run_sweep_on_ray
 
-        per_trial = {"cpus_per_trial": cpus_per_trial, "gpus_per_trial": gpus_per_trial}
+        per_trial: dict[str, Any] = {"cpus_per_trial": cpus_per_trial, "gpus_per_trial": gpus_per_trial}
         run = partial(run_sweep_on_ray, address=ray_address, workers=workers, **per_trial)
     elif runner != "local":
         raise InputError(f"There is no runner {runner!r}: there are local and ray.")
@@ -116,7 +115,7 @@ def sweep(
         {"sts_dir": sts_dir, "eval_file": eval_file, "all_sets": all_sets},
         {"steps": steps, "evaluate_every": evaluate_every, "views": views},
         tuple(range(seed, seed + seeds)),
-        encoder=named_folder(base),
+        encoder=resolve_name(base),
         train_arguments=_train_arguments(source, column, limit, sts_dir, eval_file),
         output=output,
         sampler=sampler,
@@ -150,10 +149,12 @@ def _plan(
     from ..sweep.checks import check_design, check_space, encoder_depth
     from ..sweep.problems import Problems
     from ..sweep.space import Space
-    from ..training import TrainingConfig
+    from ..training.train import TrainingConfig
 
     problems = Problems()
-    searched, settings, listed = Space(()), {}, ()
+    searched = Space(())
+    settings: dict[str, Any] = {}
+    listed: tuple[int, ...] = ()
     if space_file is not None:
         searched, settings, listed = read_space(space_file, problems)
     elif depth := encoder_depth(encoder, problems):
@@ -171,7 +172,7 @@ def _plan(
     with problems.collected():
         final = _final_evaluator(scoring["sts_dir"]) if scoring.pop("all_sets") else None
         if data is not None or scoring["sts_dir"] or scoring["eval_file"]:
-            data, evaluator = training_evaluator(cast("TextData", data), all_sets=False, **scoring)
+            data, evaluator = training_evaluator(data, all_sets=False, **scoring)
     chosen = (listed or seeds) if trained else seeds[:1]
     check_design(searched, options["sampler"], options["trials"], options["pruner"], trained, problems)
     if searched.dimensions:

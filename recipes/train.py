@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ..shipped import named_folder
+from ..pretrained import resolve_name
 from ._common import (
     MODEL_HELP,
     Device,
@@ -120,13 +120,13 @@ def train(
     Checkpoints are chosen on STS-B dev (--sts-dir), on your own scored pairs (--eval-file), or, with neither, by
     alignment and uniformity on held-out text.
     """
-    from ..training import TrainingConfig, TrainingInterrupted, model_from_config
-    from ..training import train as run_training
+    from ..training.train import TrainingConfig, TrainingInterrupted, model_from_config
+    from ..training.train import train as run_training
     from ._progress import TrainingProgress, quiet_libraries
 
     quiet_libraries()
     given: dict[str, Any] = {
-        "encoder": named_folder(base) if base else None,
+        "encoder": resolve_name(base) if base else None,
         "layers": parse_layers(layers),
         "pooling_mode": parse_modes(pooling_mode),
         "layer_reduction": layer_reduction,

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from ._docstrings import paragraphs_of, words_of
+from .docstrings import paragraphs_of, words_of
 from .pairs import neighbouring_sentences
 from .segmentation import split_sentences
 

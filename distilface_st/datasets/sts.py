@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..errors import InputError
-from ..provenance import text_fingerprint
-from ._sts_rows import make_row, parse_score, read_json_lines, read_lines, read_table, split_columns
+from ..utils.provenance import text_fingerprint
+from .sts_rows import make_row, parse_score, read_json_lines, read_lines, read_table, split_columns
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from ._sts_rows import Row
+    from .sts_rows import Row
 
 AVERAGE5 = ("STS12", "STS13", "STS14", "STS15", "STS-B")
 AVERAGE6 = ("STS12", "STS13", "STS14", "STS15", "STS16", "STS-B")

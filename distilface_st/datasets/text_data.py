@@ -13,7 +13,7 @@ import datasets
 import pyarrow as pa
 
 from ..errors import InputError
-from ..files import atomic_folder, write_json
+from ..utils.files import atomic_folder, write_json
 from .deduplication import SeenTexts
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..errors import InputError
-from ..training_config import RunSettings
+from ..training.config import RunSettings
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class DistillationConfig(RunSettings):
         dropout: Probability in every dropout of the student. None by default: the teacher has the answer for every
             sentence, so there is little to overfit to.
 
-    The others are those of :class:`distilface_st.training_config.RunSettings`.
+    The others are those of :class:`distilface_st.training.config.RunSettings`.
 
     Raises:
         InputError: A value that no run could use.

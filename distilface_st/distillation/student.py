@@ -13,7 +13,7 @@ from sentence_transformers.sentence_transformer.modules import Pooling, Transfor
 from torch import nn
 
 from ..errors import InputError
-from ..model import compose, load_model
+from ..models.model import compose, load_model
 from .factorisation import factorised_encoder
 from .vocabulary import trim_vocabulary
 

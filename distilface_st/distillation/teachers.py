@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 import datasets
 import numpy as np
 
-from ..edge import EdgeEncoder
 from ..errors import InputError
-from ..files import write_json
-from ..model import load_model
-from ..provenance import model_fingerprint
-from ..runtime.manifest import is_export, read_manifest
+from ..inference.edge_encoder import EdgeEncoder
+from ..inference.manifest import is_export, read_manifest
+from ..models.model import load_model
+from ..utils.files import write_json
+from ..utils.provenance import model_fingerprint
 
 if TYPE_CHECKING:
     import os

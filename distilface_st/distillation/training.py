@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import InputError
-from ..fitting import fit
 from ..losses import DistillationLoss
+from ..training.trainer import fit
 from .batches import LengthBatchSampler
 from .teachers import teacher_embeddings
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from transformers import TrainerCallback
 
     from ..datasets.text_data import TextData
-    from ..fitting import TrainingResult
+    from ..training.trainer import TrainingResult
     from .config import DistillationConfig
     from .teachers import Teacher
 

@@ -12,7 +12,7 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from ..errors import InputError
-from ..runtime.tokenization import check_sentences
+from ..inference.tokenization import check_sentences
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator

@@ -12,7 +12,7 @@ from sentence_transformers.base.evaluation import BaseEvaluator
 from sentence_transformers.util import batch_to_device
 
 from ..errors import InputError
-from ._common import append_csv, encode_distinct, unit_rows
+from .encoding import append_csv, encode_distinct, unit_rows
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -10,12 +10,12 @@ import numpy as np
 from sentence_transformers.base.evaluation import BaseEvaluator
 
 from ..errors import InputError
-from ._common import append_csv, encode_distinct
+from .encoding import append_csv, encode_distinct
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ._common import AnyEncoder
+    from .encoding import AnyEncoder
 
 logger = logging.getLogger(__name__)
 

@@ -13,15 +13,15 @@ from torch import nn
 
 from ..datasets.sts import AVERAGE6, STSTask, load_sts
 from ..errors import InputError
-from ..provenance import command, model_fingerprint, text_fingerprint, versions
-from ._common import append_csv, encode_distinct
+from ..utils.provenance import command, model_fingerprint, text_fingerprint, versions
 from .correlation import AVERAGES, averages, check_aggregation, score_task
+from .encoding import append_csv, encode_distinct
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ._common import AnyEncoder
     from .correlation import Aggregation, TaskScore
+    from .encoding import AnyEncoder
 
 logger = logging.getLogger(__name__)
 

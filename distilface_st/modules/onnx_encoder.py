@@ -10,9 +10,9 @@ import torch
 from sentence_transformers.base.modules import InputModule
 from torch import Tensor
 
-from ..runtime.engines import batch_feeds, open_engine
-from ..runtime.manifest import MANIFEST, read_manifest
-from ..runtime.tokenization import TOKENIZER, SentenceTokenizer, check_sentences
+from ..inference.engines import batch_feeds, open_engine
+from ..inference.manifest import MANIFEST, read_manifest
+from ..inference.tokenization import TOKENIZER, SentenceTokenizer, check_sentences
 
 if TYPE_CHECKING:
     import os
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from tokenizers import Tokenizer
 
-    from ..runtime.engines import Engine
+    from ..inference.engines import Engine
 
 
 class OnnxEncoder(InputModule):
@@ -33,7 +33,7 @@ class OnnxEncoder(InputModule):
     Args:
         folder: An exported folder.
         runtime: ``onnxruntime``, ``openvino``, or ``auto`` to time both; see
-            :func:`distilface_st.runtime.engines.open_engine`.
+            :func:`distilface_st.inference.engines.open_engine`.
         threads: Processor threads; by default all cores.
         providers: onnxruntime's execution providers, or OpenVINO's device.
         options: Settings of the engine.
@@ -69,7 +69,7 @@ class OnnxEncoder(InputModule):
         """The engine that runs the graph, opened when first asked for.
 
         Raises:
-            InputError: As :func:`distilface_st.runtime.engines.open_engine`.
+            InputError: As :func:`distilface_st.inference.engines.open_engine`.
             MissingExtraError: The runtime is not installed.
         """
         if self._engine is None:

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from ..edge import EdgeEncoder
 from ..errors import InputError
-from ..runtime.manifest import is_export
-from ..shipped import BUNDLED, is_shipped, named_folder
+from ..inference.edge_encoder import EdgeEncoder
+from ..inference.manifest import is_export
+from ..pretrained import BUNDLED, is_shipped, resolve_name
 
 if TYPE_CHECKING:
     import os
@@ -94,12 +94,12 @@ def open_encoder(
         InputError: As :func:`distilface_st.load_model`.
     """
     known = str(name)
-    folder = named_folder(known)
+    folder = resolve_name(known)
     if is_export(folder):
         return TextEncoder(EdgeEncoder(folder, runtime, threads), _lasting_name(known, folder))
     if runtime or threads:
         raise InputError(f"{name} is not an exported model, so it has no runtime to choose: `distilface export` it.")
-    from ..model import load_model
+    from ..models.model import load_model
 
     return TextEncoder(load_model(folder, device=device), _lasting_name(known, folder))
 
@@ -116,7 +116,7 @@ def _fingerprint(model: Any, name: str) -> str:
         sums = [entry["sha256"] for graph in model.manifest.graphs.values() for entry in graph.files.values()]
         parts = [model.manifest.model["fingerprint"], *sorted(sums)]
     elif hasattr(model, "state_dict"):
-        from ..provenance import model_fingerprint
+        from ..utils.provenance import model_fingerprint
 
         parts = [model_fingerprint(model), *(type(module).__name__ for module in model)]
     else:

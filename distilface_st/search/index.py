@@ -11,13 +11,13 @@ import numpy as np
 
 from ..datasets.segmentation import split_sentences
 from ..errors import InputError
-from ..files import write_json
-from ..provenance import provenance
+from ..utils.files import write_json
+from ..utils.provenance import provenance
 from .encoders import TextEncoder, open_encoder
 from .filters import parse_filter
 from .hits import Hit
 from .lexical import LexicalIndex, fuse
-from .store import VectorStore, store_class
+from .stores.base import VectorStore, store_class
 
 if TYPE_CHECKING:
     import os
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from .filters import Condition
     from .hits import Passage
-    from .store import Scored
+    from .stores.base import Scored
 
 MANIFEST = "manifest.json"
 _TYPE, _FORMAT = "distilface-index", 1

@@ -17,7 +17,7 @@ from .documents import in_chunks, read_documents
 from .encoders import TextEncoder
 from .index import MANIFEST, SearchIndex, write_manifest
 from .passages import PassageSplitter
-from .store import store_class
+from .stores.base import store_class
 
 if TYPE_CHECKING:
     import os
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from .hits import Document, Passage
-    from .store import VectorStore
+    from .stores.base import VectorStore
 
 CHUNK = 2048
 """Documents between two commits: what a killed run does again at most, and what is in memory."""

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import MissingExtraError
-from ..files import atomic_folder, write_json
+from ..utils.files import atomic_folder, write_json
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
     from pathlib import Path
 
-    from .store import Scored, VectorStore
+    from .stores.base import Scored, VectorStore
 
 _RECORD = "lexical.json"
 _KEYS = "keys.npy"

@@ -13,10 +13,10 @@ import pyarrow as pa
 from pyarrow import dataset, parquet
 
 from ..errors import InputError
-from ..files import atomic_folder, write_json
-from ..ray_cluster import ray_cluster, ray_library
-from ..runtime.manifest import is_export
-from ..shipped import named_folder
+from ..inference.manifest import is_export
+from ..pretrained import resolve_name
+from ..utils.files import atomic_folder, write_json
+from ..utils.ray import ray_cluster, ray_library
 from .documents import in_chunks, read_documents
 from .encoders import TextEncoder, open_encoder
 from .hits import Document, Passage
@@ -61,7 +61,7 @@ class EmbedPassages:
     """
 
     def __init__(self, name: str, fingerprint: str) -> None:
-        threads = 1 if is_export(named_folder(name)) else None  # torch keeps to an actor's one core by itself
+        threads = 1 if is_export(resolve_name(name)) else None  # torch keeps to an actor's one core by itself
         self.encoder = open_encoder(name, threads=threads)
         if self.encoder.fingerprint != fingerprint:
             raise InputError(f"{name} is another model on this node ({self.encoder.fingerprint}, not {fingerprint}).")

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..edge import EdgeEncoder
-from ..runtime.manifest import is_export
-from ..runtime.tokenization import SentenceTokenizer
-from ..shipped import SHIPPED, is_shipped, named_folder, shipped_model
+from ..inference.edge_encoder import EdgeEncoder
+from ..inference.manifest import is_export
+from ..inference.tokenization import SentenceTokenizer
+from ..pretrained import SHIPPED, is_shipped, resolve_name, shipped_model
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -119,10 +119,10 @@ def open_encoder(
         InputError: No such model, or a damaged one.
         MissingExtraError: The runtime is not installed.
     """
-    folder = str(shipped_model()) if model is None else named_folder(os.fspath(model))
+    folder = str(shipped_model()) if model is None else resolve_name(os.fspath(model))
     if is_export(folder):
         return ExportedEncoder(folder, runtime, threads)
-    from ..model import load_model
+    from ..models.model import load_model
 
     opened = load_model(folder, device, runtime=runtime, threads=threads)
     return TorchEncoder(opened, model_name(folder))

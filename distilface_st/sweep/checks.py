@@ -6,16 +6,16 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
-from ..model import build_model
+from ..models.model import build_model
 from ..modules.multi_layer_pooling import LAYER_REDUCTIONS, resolve_layers
-from ..training_config import resolve_precision
+from ..training.config import resolve_precision
 from .designs import SAMPLERS
 from .problems import Problems
 from .space import JOINT, POOLING_FIELDS, Choice, Range
 
 if TYPE_CHECKING:
     from ..datasets.text_data import TextData
-    from ..training_config import TrainingConfig
+    from ..training.config import TrainingConfig
     from .plan import SweepPlan
     from .space import Space
 

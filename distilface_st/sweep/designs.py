@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from .space import JOINT, Choice, Point, Range, Space, label_of
 
 if TYPE_CHECKING:
-    from ..training_config import TrainingConfig
+    from ..training.config import TrainingConfig
 
 SAMPLERS = ("grid", "one-at-a-time", "random", "tpe")
 """Ways to choose points."""

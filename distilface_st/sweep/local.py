@@ -7,11 +7,11 @@ import shutil
 from functools import partial
 from typing import TYPE_CHECKING
 
-from ..callbacks import StopOnSignal
 from ..errors import InputError
-from ..files import atomic_folder
-from ..model import save_model
-from ..training import TrainingInterrupted, model_from_config
+from ..models.model import save_model
+from ..training.callbacks import StopOnSignal
+from ..training.train import TrainingInterrupted, model_from_config
+from ..utils.files import atomic_folder
 from .checks import checked
 from .records import best_trial, points_of, ranked, write_trials
 from .store import SweepStore

@@ -7,7 +7,7 @@ import json
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from ..history import as_scores
+from ..training.history import as_scores
 from .designs import grid, listed, one_at_a_time, random_points, with_base
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from sentence_transformers.base.evaluation import BaseEvaluator
 
     from ..datasets.text_data import TextData
-    from ..training_config import TrainingConfig
+    from ..training.config import TrainingConfig
     from .space import Point, Space
 
 

@@ -9,8 +9,8 @@ import shutil
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
-from ..fitting import TrainingInterrupted
-from ..ray_cluster import ray_cluster, ray_library
+from ..training.trainer import TrainingInterrupted
+from ..utils.ray import ray_cluster, ray_library
 from .local import finish, opened, tidy
 from .records import Outcome
 from .trials import note_score, run_trial

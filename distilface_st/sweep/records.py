@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from statistics import mean, stdev
 from typing import TYPE_CHECKING, Any
 
-from ..files import atomic_file
+from ..utils.files import atomic_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

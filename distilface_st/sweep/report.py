@@ -10,7 +10,7 @@ from string import Template
 from typing import TYPE_CHECKING
 
 from ..errors import MissingExtraError
-from ..files import atomic_file
+from ..utils.files import atomic_file
 from .figures import draw_cost, draw_curves, draw_importances, draw_parallel, draw_values, titled
 from .records import best_trial
 from .results import read_results

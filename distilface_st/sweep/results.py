@@ -7,8 +7,8 @@ from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from ..history import read_history
-from ..training_config import TrainingConfig
+from ..training.config import TrainingConfig
+from ..training.history import read_history
 from .records import PointRecord, TrialRecord, best_trial, points_of, ranked
 from .space import Space, label_of
 from .store import open_study, read_record, records

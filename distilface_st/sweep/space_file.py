@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
 from ..modules.multi_layer_pooling import LAYER_REDUCTIONS, resolve_layers
-from ..training_config import TrainingConfig
+from ..training.config import TrainingConfig
 from .space import JOINT, POOLING_FIELDS, Choice, Range, Space, label_of
 
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock, Timeout
 
 from ..errors import InputError, MissingExtraError
-from ..files import write_json
-from ..provenance import provenance
+from ..utils.files import write_json
+from ..utils.provenance import provenance
 from .designs import grid
 from .plan import trial_key
 from .records import Outcome, TrialRecord
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from optuna import Study
     from optuna.trial import Trial
 
-    from ..training_config import TrainingConfig
+    from ..training.config import TrainingConfig
     from .plan import SweepPlan
     from .space import Point
 

@@ -12,12 +12,12 @@ import torch
 from transformers import TrainerCallback
 
 from ..errors import InputError
-from ..files import write_json
-from ..history import as_scores
-from ..model import load_model
-from ..run_record import last_checkpoint
-from ..training import TrainingInterrupted, model_from_config, train
-from ..training_config import resolve_precision
+from ..models.model import load_model
+from ..training.config import resolve_precision
+from ..training.history import as_scores
+from ..training.run_record import last_checkpoint
+from ..training.train import TrainingInterrupted, model_from_config, train
+from ..utils.files import write_json
 from .records import Outcome
 from .tokens import tokens_of
 from .untrained import trial_evaluator, untrained_outcome
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from optuna.trial import Trial
     from transformers import TrainerControl, TrainerState, TrainingArguments
 
-    from ..training_config import TrainingConfig
+    from ..training.config import TrainingConfig
     from .plan import SweepPlan
 
 Report = Callable[[float, int], bool]

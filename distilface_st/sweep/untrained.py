@@ -7,12 +7,12 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from .._pooling_bank import PoolingKey, pooling_key
 from ..errors import InputError
+from ..evaluation.poolings.bank import PoolingKey, pooling_key
+from ..evaluation.poolings.study import score_chosen_poolings
 from ..evaluation.sts import STSEvaluator
-from ..files import write_json
 from ..modules.multi_layer_pooling import resolve_layers
-from ..poolings import score_chosen_poolings
+from ..utils.files import write_json
 from .checks import encoder_depth
 from .designs import grid
 from .problems import Problems
@@ -21,7 +21,7 @@ from .records import Outcome
 if TYPE_CHECKING:
     from sentence_transformers.base.evaluation import BaseEvaluator
 
-    from ..training_config import TrainingConfig
+    from ..training.config import TrainingConfig
     from .plan import SweepPlan
 
 UNTRAINED = "untrained.json"

@@ -16,7 +16,7 @@ from typing import Any
 
 from distilface_st import EdgeEncoder, load_model, load_sts, pack_model, sts_suite
 from distilface_st.datasets.sts import AVERAGE6
-from distilface_st.files import write_json
+from distilface_st.utils.files import write_json
 
 HERE = Path(__file__).parent
 MAX_TOKENS = 256

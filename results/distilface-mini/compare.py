@@ -31,12 +31,12 @@ from pareto import plot, write_table
 from peers import COST, OURS, PEER, Arm, arms
 
 import distilface_st
-from distilface_st.benchmarking.machine import machine
+from distilface_st.benchmark.machine import machine
 from distilface_st.datasets.sts import AVERAGE6, load_sts
 from distilface_st.evaluation.retrieval import RetrievalEvaluator, scores_of_ranks
 from distilface_st.evaluation.sts import sts_suite
-from distilface_st.files import atomic_file, write_json
-from distilface_st.provenance import text_fingerprint, versions
+from distilface_st.utils.files import atomic_file, write_json
+from distilface_st.utils.provenance import text_fingerprint, versions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

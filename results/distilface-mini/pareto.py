@@ -17,7 +17,7 @@ from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from matplotlib.transforms import Bbox
 
-from distilface_st.files import atomic_file
+from distilface_st.utils.files import atomic_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

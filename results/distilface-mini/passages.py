@@ -18,7 +18,7 @@ import numpy as np
 from text import NEIGHBOURS, bare, sts_sentences
 
 from distilface_st import load_model
-from distilface_st.files import atomic_file
+from distilface_st.utils.files import atomic_file
 
 FIRST_STAGE, PASSAGES, AMONG, MOST = 397_312, 24_000, 8_000, 5
 """Lines of the first stage; passages; pairs among which to look for a passage's others; most pairs of a passage."""

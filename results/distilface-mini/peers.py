@@ -19,9 +19,9 @@ from sentence_transformers import SentenceTransformer
 from tokenizers import Tokenizer
 
 from distilface_st import EdgeEncoder, bundled_encoder
-from distilface_st.benchmarking.arms import bytes_needed
-from distilface_st.benchmarking.models import open_model
-from distilface_st.runtime.manifest import read_manifest
+from distilface_st.benchmark.models import open_model
+from distilface_st.benchmark.variants import bytes_needed
+from distilface_st.inference.manifest import read_manifest
 
 if TYPE_CHECKING:
     from collections.abc import Callable

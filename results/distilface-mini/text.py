@@ -19,7 +19,7 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-from distilface_st.files import atomic_file
+from distilface_st.utils.files import atomic_file
 
 WIKI, NEIGHBOURS, EDITED, GRAMMAR = 110_000, 45_000, 30_000, 20_000
 """Single Wikipedia sentences; pairs of neighbours; sentences edited thrice each; families of about four."""

@@ -12,7 +12,7 @@ import time
 from collections import Counter
 
 from distilface_st import EdgeEncoder, load_sentences
-from distilface_st.runtime.engines import batch_feeds
+from distilface_st.inference.engines import batch_feeds
 
 
 def main() -> None:

@@ -17,11 +17,11 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from distilface_st import quickstart
 from distilface_st.datasets.python_docs import PACKAGES, gather_python_docs
-from distilface_st.model import build_model
-from distilface_st.offline import bundled_encoder
-from distilface_st.training import train
+from distilface_st.models.model import build_model
+from distilface_st.pretrained import bundled_encoder
+from distilface_st.training import quickstart
+from distilface_st.training.train import train
 
 HERE = Path(__file__).parent
 TEST, VALIDATION = (0, 1, 2), (3,)

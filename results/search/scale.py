@@ -26,9 +26,9 @@ import numpy as np
 from distilface_st import EdgeEncoder, shipped_model
 from distilface_st.search import IndexSettings, SearchIndex, index_corpus
 from distilface_st.search.encoders import TextEncoder, open_encoder
-from distilface_st.search.faiss_store import FaissStore
 from distilface_st.search.hits import Passage
 from distilface_st.search.index import write_manifest
+from distilface_st.search.stores.faiss import FaissStore
 
 HERE = Path(__file__).parent
 ROUNDS, SENTENCES = 5, 20_000

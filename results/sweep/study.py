@@ -26,13 +26,13 @@ from types import SimpleNamespace
 
 from distilface_st.datasets.sts import load_sts
 from distilface_st.distillation.student import make_student
-from distilface_st.model import save_model
-from distilface_st.offline import bundled_encoder
+from distilface_st.models.model import save_model
+from distilface_st.pretrained import bundled_encoder
 from distilface_st.sweep import SweepPlan, read_results, read_space, write_report
 from distilface_st.sweep.problems import Problems
 from distilface_st.sweep.records import Outcome, write_trials
 from distilface_st.sweep.store import SweepStore
-from distilface_st.training import TrainingConfig
+from distilface_st.training.train import TrainingConfig
 
 HERE = Path(__file__).parent
 DEV = "STS-B-dev"

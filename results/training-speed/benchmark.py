@@ -128,9 +128,9 @@ def work(arm: str, name: str, precision: str, arguments: argparse.Namespace) -> 
     from transformers import TrainerCallback
     from transformers.utils import logging
 
-    from distilface_st.acceleration import _keep_memory, accelerated
     from distilface_st.losses import SimCSELoss
-    from distilface_st.model import build_model
+    from distilface_st.models.model import build_model
+    from distilface_st.training.acceleration import _keep_memory, accelerated
 
     logging.disable_progress_bar()
 
@@ -279,8 +279,8 @@ def write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
 
 
 def report(runs: list[dict[str, Any]], summary: list[dict[str, Any]], arguments: argparse.Namespace) -> None:
-    from distilface_st.files import write_json
-    from distilface_st.provenance import provenance
+    from distilface_st.utils.files import write_json
+    from distilface_st.utils.provenance import provenance
 
     arguments.output.mkdir(parents=True, exist_ok=True)
     write_csv(arguments.output / "runs.csv", runs)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from distilface_st import InputError
 from distilface_st.datasets.deduplication import SeenTexts
 from distilface_st.datasets.pairs import load_neighbours, load_pairs, neighbouring_sentences
-from distilface_st.provenance import text_fingerprint
+from distilface_st.utils.provenance import text_fingerprint
 
 
 def rows(data):

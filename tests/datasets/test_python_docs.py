@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from distilface_st.datasets._docstrings import paragraphs_of, words_of
+from distilface_st.datasets.docstrings import paragraphs_of, words_of
 from distilface_st.datasets.python_docs import PythonDocs, gather_python_docs
 
 

@@ -17,7 +17,7 @@ from pyarrow import parquet
 from distilface_st import InputError
 from distilface_st.datasets.deduplication import SeenTexts
 from distilface_st.datasets.sentences import load_sentences
-from distilface_st.provenance import text_fingerprint
+from distilface_st.utils.provenance import text_fingerprint
 
 SENTENCES = ["The cat sat on the mat.", 'She said "yes", twice.', "Ärger, 漢字 und\u2028mehr.", "A cat's tail"]
 

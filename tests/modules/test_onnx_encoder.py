@@ -12,7 +12,7 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.util import semantic_search
 
 from distilface_st import InputError, OnnxEncoder, load_model, save_model, sts_suite
-from tests.test_export import scored_pairs
+from tests.export.test_export_model import scored_pairs
 
 pytest.importorskip("onnxruntime")
 

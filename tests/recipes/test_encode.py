@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from pyarrow import parquet
 
-from distilface_st import encoding
-from distilface_st.model import build_model, load_model, save_model
+from distilface_st.models import encode_file as encoding
+from distilface_st.models.model import build_model, load_model, save_model
 
 LINES = ["the cat", "", "a man in the house", "war", "the king and the queen"]
 

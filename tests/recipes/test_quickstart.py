@@ -20,7 +20,7 @@ RESULT = {
 @pytest.fixture
 def calls(monkeypatch):
     """The library's quickstart, replaced by one that notes how it was called."""
-    from distilface_st import quickstart as library
+    from distilface_st.training import quickstart as library
 
     calls = []
 
@@ -78,7 +78,7 @@ def test_a_folder_with_other_things_in_it_is_refused_in_one_line(tmp_path):
 
 
 def test_help_names_the_default_that_holds():
-    from distilface_st.quickstart import CONFIG
+    from distilface_st.training.quickstart import CONFIG
 
     outcome = CliRunner().invoke(app, ["quickstart", "--help"], env={"COLUMNS": "200", "NO_COLOR": "1"})
     assert f"Default: {CONFIG.steps}." in outcome.stdout

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from distilface_st import EdgeEncoder, InputError, shipped, shipped_model
-from distilface_st.shipped import named_folder
+from distilface_st import EdgeEncoder, InputError, pretrained, shipped_model
+from distilface_st.pretrained import resolve_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 @pytest.fixture(autouse=True)
 def assets(packed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
-    monkeypatch.setattr(shipped, "_ASSETS", tmp_path / "assets")
+    monkeypatch.setattr(pretrained, "_ASSETS", tmp_path / "assets")
     shutil.copytree(packed, tmp_path / "assets" / "mini")
     return tmp_path / "assets"
 
@@ -35,13 +35,13 @@ def scored(tmp_path: Path) -> Path:
 
 
 def test_names_of_shipped_models_stand_for_their_folders(assets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    assert named_folder("distilface-mini") == named_folder("mini") == str(assets / "mini") == str(shipped_model())
-    assert named_folder("some/model") == "some/model"
+    assert resolve_name("distilface-mini") == resolve_name("mini") == str(assets / "mini") == str(shipped_model())
+    assert resolve_name("some/model") == "some/model"
     with pytest.raises(InputError, match="This installation has no distilface-micro"):
-        named_folder("distilface-micro")
+        resolve_name("distilface-micro")
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mini").mkdir()
-    assert named_folder("mini") == "mini"
+    assert resolve_name("mini") == "mini"
 
 
 def test_similarity_needs_no_model(invoke: Callable[..., Result]):
@@ -75,7 +75,7 @@ def test_benchmark_needs_no_model(invoke: Callable[..., Result], monkeypatch: py
         asked.append(models)
         raise InputError("enough")
 
-    monkeypatch.setattr("distilface_st.benchmark.benchmark_models", refuse)
+    monkeypatch.setattr("distilface_st.benchmark.run.benchmark_models", refuse)
     assert invoke("benchmark").exit_code == 1
     assert asked == [["distilface-mini"]]
 

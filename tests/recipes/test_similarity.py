@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from distilface_st.model import build_model, save_model
+from distilface_st.models.model import build_model, save_model
 
 
 @pytest.fixture

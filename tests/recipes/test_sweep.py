@@ -177,7 +177,7 @@ def plan_of_nothing(tiny_encoder, text, tmp_path):
     from distilface_st.datasets.sentences import load_sentences
     from distilface_st.datasets.sts import load_scored_pairs
     from distilface_st.evaluation.sts import STSEvaluator
-    from distilface_st.training import TrainingConfig
+    from distilface_st.training.train import TrainingConfig
 
     (tmp_path / "mine.tsv").write_text("a cat\ta dog\t4\na cat\tthe war\t1\n")
     return SweepPlan(

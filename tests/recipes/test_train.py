@@ -6,7 +6,7 @@ import random
 import pytest
 from sentence_transformers import SentenceTransformer
 
-from distilface_st.training import TrainingInterrupted
+from distilface_st.training.train import TrainingInterrupted
 
 from ..conftest import COMMON_WORDS
 

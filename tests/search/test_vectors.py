@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from distilface_st import InputError
-from distilface_st.search import vectors as vectors_module
-from distilface_st.search.faiss_store import FaissStore
 from distilface_st.search.hits import Passage
-from distilface_st.search.vectors import nearest
+from distilface_st.search.stores import vectors as vectors_module
+from distilface_st.search.stores.faiss import FaissStore
+from distilface_st.search.stores.vectors import nearest
 
 
 def unit(rng, rows, width=16):

@@ -11,7 +11,7 @@ from distilface_st.datasets.sentences import load_sentences
 from distilface_st.datasets.sts import load_scored_pairs
 from distilface_st.evaluation.sts import STSEvaluator
 from distilface_st.sweep import Choice, Space, SweepPlan
-from distilface_st.training_config import TrainingConfig
+from distilface_st.training.config import TrainingConfig
 
 from ..conftest import COMMON_WORDS
 

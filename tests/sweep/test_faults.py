@@ -24,7 +24,7 @@ def sweep_by_itself(plan):
     """What a process does; 3 when it was stopped in good order."""
     import torch
 
-    from distilface_st.fitting import TrainingInterrupted
+    from distilface_st.training.trainer import TrainingInterrupted
 
     torch.set_num_threads(1)
     try:

@@ -9,13 +9,13 @@ from dataclasses import replace
 
 import pytest
 
-from distilface_st.history import History
 from distilface_st.sweep import Choice, Range, Space, run_sweep
 from distilface_st.sweep.local import tidy
 from distilface_st.sweep.records import Outcome
 from distilface_st.sweep.report import importances, write_report
 from distilface_st.sweep.results import read_results
 from distilface_st.sweep.store import SweepStore
+from distilface_st.training.history import History
 
 SPACE = Space(
     (

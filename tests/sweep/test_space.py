@@ -4,7 +4,7 @@ from distilface_st.sweep.designs import grid, listed, one_at_a_time, random_poin
 from distilface_st.sweep.problems import Problems
 from distilface_st.sweep.space import Choice, Range, Space
 from distilface_st.sweep.space_file import paper_space, read_space
-from distilface_st.training_config import TrainingConfig
+from distilface_st.training.config import TrainingConfig
 
 
 def test_every_mistake_of_a_file_is_found_at_once(tmp_path):

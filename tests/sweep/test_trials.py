@@ -11,13 +11,13 @@ import pytest
 
 from distilface_st.datasets.sts import STSSubset, STSTask
 from distilface_st.evaluation.sts import STSEvaluator
-from distilface_st.fitting import TrainingInterrupted
-from distilface_st.history import read_history
-from distilface_st.model import load_model
+from distilface_st.models.model import load_model
 from distilface_st.sweep import Choice, Space, run_sweep
 from distilface_st.sweep.store import SweepStore
 from distilface_st.sweep.trials import run_trial
 from distilface_st.sweep.watching import SweepWatcher
+from distilface_st.training.history import read_history
+from distilface_st.training.trainer import TrainingInterrupted
 
 from .conftest import rows
 

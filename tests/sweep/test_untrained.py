@@ -8,10 +8,10 @@ from dataclasses import replace
 import pytest
 
 from distilface_st.errors import InputError
-from distilface_st.history import read_history
-from distilface_st.model import build_model, load_model
+from distilface_st.models.model import build_model, load_model
 from distilface_st.sweep import Choice, Space, checked, run_sweep
 from distilface_st.sweep.untrained import UNTRAINED
+from distilface_st.training.history import read_history
 
 from .conftest import rows
 

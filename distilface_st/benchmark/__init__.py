@@ -1,0 +1,1 @@
+"""Size, memory, start, speed and quality of encoders and runtimes, side by side."""

@@ -1,0 +1,1 @@
+"""Every pooling of an encoder, scored from one forward pass without training."""

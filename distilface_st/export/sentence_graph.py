@@ -1,0 +1,102 @@
+"""A SentenceTransformer as one function of tensors, ready to be traced."""
+
+from __future__ import annotations
+
+import copy
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from sentence_transformers.base.modules import Dense
+from sentence_transformers.sentence_transformer.modules import (
+    Dropout,
+    LayerNorm,
+    Normalize,
+    Pooling,
+    Transformer,
+    WeightedLayerPooling,
+)
+from torch import Tensor, nn
+
+from ..errors import InputError
+from ..inference.tokenization import TOKENIZER
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
+_EXPORTABLE = (Pooling, WeightedLayerPooling, Dense, Normalize, LayerNorm, Dropout)
+
+
+class SentenceGraph(nn.Module):
+    """All modules of a model in one forward pass.
+
+    Args:
+        model: A model of a transformer encoder and poolings, dense layers or normalizations. It stays as it is.
+
+    Raises:
+        InputError: Another kind of first module, or a module that has no place in a graph.
+    """
+
+    def __init__(self, model: SentenceTransformer) -> None:
+        super().__init__()
+        encoder = model[0]
+        if not isinstance(encoder, Transformer):
+            raise InputError(
+                f"Only transformer encoders are exported; this model begins with {type(encoder).__name__}."
+            )
+        strangers = [type(module).__name__ for module in list(model)[1:] if not isinstance(module, _EXPORTABLE)]
+        if strangers:
+            raise InputError(f"Modules of type {', '.join(strangers)} cannot be exported.")
+        if not getattr(encoder.tokenizer, "is_fast", False):
+            raise InputError(f"Only fast tokenizers are exported ({TOKENIZER}); this is a {type(encoder.tokenizer)}.")
+        self.parts = nn.ModuleList(copy.deepcopy(list(model))).to("cpu").float().eval()
+        self.parts.requires_grad_(False)
+        self.include_prompt = True
+        for part in self.parts:
+            if isinstance(part, Pooling) and not part.include_prompt:
+                self.include_prompt = False
+                part._exclude_prompt_from_mask = self._exclude_prompt
+        self._prompt_length: Tensor | None = None
+
+    @property
+    def encoder(self) -> Any:
+        """The transformer, a ``PreTrainedModel``."""
+        return cast("Any", self.parts[0]).model
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, prompt_length: Tensor | None = None) -> Tensor:
+        """Embed a batch.
+
+        Args:
+            input_ids: Shape (batch, tokens), int64.
+            attention_mask: Shape (batch, tokens), int64.
+            prompt_length: Tokens at the beginning that pooling leaves out, a scalar; only where ``include_prompt`` is
+                false.
+
+        Returns:
+            Shape (batch, d), float32.
+        """
+        self._prompt_length = prompt_length
+        features: dict[str, Any] = {"input_ids": input_ids, "attention_mask": attention_mask}
+        if "token_type_ids" in cast("Any", self.parts[0]).tokenizer.model_input_names:
+            features["token_type_ids"] = torch.zeros_like(input_ids)
+        if prompt_length is not None:
+            features["prompt_length"] = 1  # any true number: _exclude_prompt takes the traced one
+        for part in self.parts:
+            features = part(features)
+        return cast("Tensor", features["sentence_embedding"])
+
+    def example(self, batch: int, tokens: int, generator: torch.Generator, padding: int = 0) -> dict[str, Tensor]:
+        """Random input of this graph, the last ``padding`` tokens of the last row masked."""
+        size = self.encoder.config.vocab_size
+        ids = torch.randint(0, size, (batch, tokens), generator=generator)
+        mask = torch.ones_like(ids)
+        if padding:
+            mask[-1, -padding:] = 0
+        example = {"input_ids": ids, "attention_mask": mask}
+        if not self.include_prompt:
+            example["prompt_length"] = torch.tensor(min(2, tokens - padding - 1))
+        return example
+
+    def _exclude_prompt(self, attention_mask: Tensor, _: int) -> Tensor:
+        """What ``Pooling`` does with the length of a prompt, for a length that is a tensor."""
+        assert self._prompt_length is not None
+        return attention_mask * (attention_mask.cumsum(1) > self._prompt_length)

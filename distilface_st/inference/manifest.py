@@ -1,0 +1,169 @@
+"""What an exported folder says of itself: ``export.json``, read with every path and checksum checked."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import InputError
+from ..utils.files import sha256, write_json
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Collection
+
+MANIFEST = "export.json"
+"""Name of the manifest; a folder that has it is an exported model."""
+
+FORMAT_VERSION = 1
+
+GRAPH_FILES = {"onnxruntime": ("model.onnx",), "openvino": ("openvino.xml", "openvino.bin")}
+"""The files of each runtime's graph; the first is the one it opens."""
+
+WEIGHTS = "model.safetensors"
+"""What a packed model's ONNX graph reads its weights from, and torch as well."""
+
+
+@dataclass(frozen=True)
+class Graph:
+    """One runtime's graph in an exported folder.
+
+    Args:
+        files: Size in bytes and SHA-256 of each file, by name.
+        options: Settings of the engine that the graph was made for.
+        kept_in_float: Names of the linear layers that were left in floating point.
+        check: How far the graph was from the torch model, see :func:`distilface_st.export.verification.verify`.
+        scores: Spearman x 100 on scored pairs, where they were measured: ``before``, ``after``, ``loss``, ``data``.
+    """
+
+    files: dict[str, dict[str, Any]]
+    options: dict[str, Any] = field(default_factory=dict)
+    kept_in_float: tuple[str, ...] = ()
+    check: dict[str, float] = field(default_factory=dict)
+    scores: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def size(self) -> int:
+        """Bytes of all its files."""
+        return sum(int(entry["bytes"]) for entry in self.files.values())
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """An exported model. ``asdict`` of it, with ``format_version``, is ``export.json``.
+
+    Args:
+        model: What was exported: ``name``, ``fingerprint``, ``parameters``, ``modules``.
+        precision: ``fp32``, ``fp16`` or ``int8``.
+        activations: For int8, how activations are quantized: ``dynamic`` or ``static``; otherwise ``None``.
+        dimension: Width of the embeddings, d.
+        max_seq_length: Longest input in tokens; longer text is cut.
+        pad_token_id: Token that fills rows up to the longest of a batch.
+        padding_side: ``right`` or ``left``.
+        include_prompt: Whether a prompt's tokens take part in pooling; where not, the graph takes ``prompt_length``.
+        graphs: The graph of each runtime.
+        made_with: Package versions and the command.
+    """
+
+    model: dict[str, Any]
+    precision: str
+    activations: str | None
+    dimension: int
+    max_seq_length: int
+    pad_token_id: int
+    padding_side: str
+    include_prompt: bool
+    graphs: dict[str, Graph]
+    made_with: dict[str, Any] = field(default_factory=dict)
+
+    def write(self, folder: str | os.PathLike[str]) -> None:
+        """Write ``export.json`` into ``folder``."""
+        write_json(Path(folder, MANIFEST), {"format_version": FORMAT_VERSION, **asdict(self)})
+
+
+def describe_files(
+    folder: str | os.PathLike[str], runtime: str, shared: tuple[str, ...] = ()
+) -> dict[str, dict[str, Any]]:
+    """Size and checksum of the files of a runtime's graph and of those that it shares, as :class:`Graph` holds them."""
+    return {
+        name: {"bytes": Path(folder, name).stat().st_size, "sha256": sha256(Path(folder, name))}
+        for name in (*GRAPH_FILES[runtime], *shared)
+    }
+
+
+def is_export(folder: str | os.PathLike[str]) -> bool:
+    """Whether a folder holds an exported model."""
+    return Path(folder, MANIFEST).is_file()
+
+
+def read_manifest(folder: str | os.PathLike[str]) -> Manifest:
+    """Read and check ``export.json``.
+
+    Raises:
+        InputError: No such folder or file, a damaged one, one of a later version of this package, or a graph that names
+            other files than its own.
+    """
+    path = Path(folder, MANIFEST)
+    if not Path(folder).is_dir():
+        raise InputError(f"{folder}: no such folder.")
+    if not path.is_file():
+        raise InputError(f"{folder} is not an exported model (it has no {MANIFEST}): `distilface export` makes one.")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        version = content.pop("format_version")
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{path} is damaged: {error!r}") from error
+    if version != FORMAT_VERSION:
+        raise InputError(f"{path} has format version {version!r}; this package reads {FORMAT_VERSION}: update it.")
+    try:
+        graphs = {name: Graph(**graph) for name, graph in content.pop("graphs").items()}
+        manifest = Manifest(graphs=graphs, **content)
+        sound = _is_sound(manifest)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{path} is damaged: {error!r}") from error
+    if not sound:
+        raise InputError(f"{path} is damaged: it names no graph, files that are not a graph's, or impossible sizes.")
+    return manifest
+
+
+def _is_sound(manifest: Manifest) -> bool:
+    numbers = (manifest.dimension, manifest.max_seq_length, manifest.pad_token_id)
+    return (
+        bool(manifest.graphs)
+        and all(tuple(graph.files) in _allowed_files(name) for name, graph in manifest.graphs.items())
+        and all({"bytes", "sha256"} <= set(e) for graph in manifest.graphs.values() for e in graph.files.values())
+        and all(isinstance(number, int) and number >= 0 for number in numbers)
+        and manifest.max_seq_length > 0
+        and manifest.padding_side in ("left", "right")
+    )
+
+
+def _allowed_files(runtime: str) -> tuple[tuple[str, ...], ...]:
+    files = GRAPH_FILES[runtime]
+    return (files, (*files, WEIGHTS)) if runtime == "onnxruntime" else (files,)
+
+
+def check_files(folder: str | os.PathLike[str], graph: Graph, names: Collection[str] | None = None) -> None:
+    """Compare a graph's files with their sizes and checksums: a damaged graph may run and give wrong numbers.
+
+    Args:
+        folder: An exported folder.
+        graph: The graph.
+        names: Which of its files; by default all.
+
+    Raises:
+        InputError: A file is missing, or is not the one that was exported.
+    """
+    for name, expected in graph.files.items():
+        if names is not None and name not in names:
+            continue
+        path = Path(folder, name)
+        if not path.is_file():
+            raise InputError(f"{path} is missing: export the model again.")
+        size = path.stat().st_size
+        if size != expected["bytes"]:
+            raise InputError(f"{path} is damaged: {size:,} bytes instead of {expected['bytes']:,}; export it again.")
+        if sha256(path) != expected["sha256"]:
+            raise InputError(f"{path} is damaged: its SHA-256 is not the one in {MANIFEST}; export the model again.")

@@ -1,0 +1,127 @@
+"""Packed models: one set of int8 weights that torch opens for training and an ONNX graph runs as it lies.
+
+What :func:`distilface_st.pack_model` writes. In ``model.safetensors`` every large matrix is int8 with, under its name
+and ``.scale``, a float32 scale a row; everything else is float32. A matrix whose scale is a vector, of shape (out,), is
+a linear layer's and stored transposed, (in, out), as ONNX multiplies; one whose scale is of shape (rows, 1) is a table.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from ..errors import InputError
+from ..inference.manifest import MANIFEST, WEIGHTS, check_files, is_export, read_manifest
+from ..inference.tokenization import TOKENIZER
+from .module_list import read_module_list
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Iterator
+
+    from torch import Tensor
+
+ENCODER = "encoder"
+"""Folder of the encoder's settings. At the top, other packages would take the int8 weights for the encoder's own."""
+
+SCALE = ".scale"
+
+
+def is_packed(folder: str | os.PathLike[str]) -> bool:
+    """Whether a folder holds a packed model: its manifest names the weights, and its modules begin with an encoder.
+
+    Raises:
+        InputError: The manifest or the module list is damaged.
+    """
+    if not is_export(folder) or not any(WEIGHTS in graph.files for graph in read_manifest(folder).graphs.values()):
+        return False
+    return any(entry["path"] == ENCODER for entry in read_module_list(str(folder)))
+
+
+@contextmanager
+def unpacked(folder: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yield a temporary folder with the same model in float32, as sentence-transformers saves one.
+
+    Args:
+        folder: A packed folder. Its weights' checksum is compared first.
+
+    Raises:
+        InputError: Something is missing or damaged.
+    """
+    modules = {entry["name"]: entry["path"] for entry in read_module_list(str(folder))}
+    state = read_weights(folder)
+    with tempfile.TemporaryDirectory(prefix="distilface-", ignore_cleanup_errors=True) as scratch:
+        copy = Path(scratch, Path(folder).name)
+        for file in Path(folder).rglob("*.json"):
+            if file.name != MANIFEST:
+                _copy(file, copy / file.relative_to(folder))
+        _copy(Path(folder, TOKENIZER), copy / ENCODER / TOKENIZER)
+        if not (copy / ENCODER / "config.json").is_file():
+            raise InputError(f"{folder} is not whole: {ENCODER}/config.json is missing.")
+        for name, path in modules.items():
+            if own := _of_module(state, name):
+                (copy / path).mkdir(parents=True, exist_ok=True)
+                save_file(own, copy / path / WEIGHTS, {"format": "pt"})
+        yield copy
+
+
+def read_weights(folder: str | os.PathLike[str]) -> dict[str, Tensor]:
+    """The state of a packed model's ``SentenceTransformer``, in float32.
+
+    Raises:
+        InputError: The file is missing, or is not the one that the manifest vouches for, or no packed weights.
+    """
+    path = Path(folder, WEIGHTS)
+    for graph in read_manifest(folder).graphs.values():
+        check_files(folder, graph, [WEIGHTS])
+    try:
+        stored = load_file(path)
+        state = {key: widen(tensor, stored.get(key + SCALE)) for key, tensor in stored.items() if not _is_scale(key)}
+    except (OSError, SafetensorError, RuntimeError) as error:
+        raise InputError(f"{path} is damaged: {error}") from error
+    if not any(key.startswith("0.model.") for key in state):
+        raise InputError(f"{path} does not hold the weights of a packed model.")
+    return state
+
+
+def widen(stored: Tensor, scale: Tensor | None) -> Tensor:
+    """A parameter in float32, in the shape that torch knows it by.
+
+    Args:
+        stored: Shape (in, out) or (rows, d), int8; or anything float.
+        scale: Shape (out,) or (rows, 1), float32; ``None`` for what is stored as it is.
+
+    Example:
+        >>> import torch
+        >>> widen(torch.tensor([[127, -1, 2]], dtype=torch.int8), torch.tensor([0.5, 1.0, 2.0])).tolist()
+        [[63.5], [-1.0], [4.0]]
+    """
+    if scale is None:
+        return stored
+    values = stored.float() * scale
+    return values.t().contiguous() if scale.ndim == 1 else values
+
+
+def _is_scale(key: str) -> bool:
+    return key.endswith(SCALE)
+
+
+def _of_module(state: dict[str, Tensor], name: str) -> dict[str, Tensor]:
+    """The part of a state that belongs to one module, under its own names; of an encoder, transformers' names."""
+    prefix = f"{name}."
+    own = {key.removeprefix(prefix): tensor for key, tensor in state.items() if key.startswith(prefix)}
+    return {key.removeprefix("model."): tensor for key, tensor in own.items()} if name == "0" else own
+
+
+def _copy(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        shutil.copyfile(source, target)
+    except FileNotFoundError as error:
+        raise InputError(f"{source} is missing: this model is not whole.") from error

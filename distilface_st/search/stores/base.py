@@ -1,0 +1,152 @@
+"""What a store of passages and vectors must do; each kind is imported when it is used."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, cast
+
+from ...errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator, Sequence
+
+    import numpy as np
+
+    from ..filters import Condition
+    from ..hits import Passage
+
+Scored = tuple[int, float]
+"""Key and similarity of a passage."""
+
+
+@dataclass(frozen=True)
+class Counts:
+    """How much a store holds."""
+
+    documents: int
+    passages: int
+
+
+class VectorStore(ABC):
+    """Passages with their vectors, of length 1, in a folder or behind an address.
+
+    Every passage has a key, a whole number. A change is made whole or not at all, and with it the ``position`` that
+    the caller gives, so that work that was killed goes on where it was. Searches may come from several threads.
+
+    Args:
+        folder: The index's folder, which holds the store's files, if it has any.
+        dimension: Width of the vectors.
+        settings: The store's own settings, JSON values, as kept in the index's manifest.
+        create: Make a new store; otherwise open the one that is there.
+    """
+
+    kind: ClassVar[str]
+    is_transactional: ClassVar[bool]
+    """Whether a change that was cut off leaves nothing behind; otherwise making it again completes it."""
+
+    def __init__(self, folder: Path, dimension: int, settings: dict[str, Any], create: bool = False) -> None:
+        self.folder = folder
+        self.dimension = dimension
+        self.settings = settings
+
+    @classmethod
+    @abstractmethod
+    def check(cls, settings: dict[str, Any]) -> dict[str, Any]:
+        """Settings with defaults filled in.
+
+        Raises:
+            InputError: A setting that this store does not have or take.
+            MissingExtraError: A library is missing.
+        """
+
+    @abstractmethod
+    def add(self, passages: Sequence[Passage], vectors: np.ndarray, documents: Sequence[str], position: str) -> None:
+        """Put documents in, in the place of those with the same ids.
+
+        Args:
+            passages: All passages of the documents, in order.
+            vectors: Shape (passages, dimension), float32, of length 1.
+            documents: The documents' ids, those without a passage included, which are taken out.
+            position: Kept with them, see :meth:`position`.
+        """
+
+    @abstractmethod
+    def delete(self, documents: Sequence[str], position: str) -> int:
+        """Take documents out; how many were there."""
+
+    @abstractmethod
+    def position(self) -> str:
+        """What was given with the last change; empty for a new store."""
+
+    @abstractmethod
+    def set_position(self, position: str) -> None:
+        """Change the position alone."""
+
+    @abstractmethod
+    def known(self, documents: Sequence[str]) -> set[str]:
+        """Those of the ids that the store has."""
+
+    @abstractmethod
+    def search(self, vectors: np.ndarray, k: int, conditions: Sequence[Condition] = ()) -> list[list[Scored]]:
+        """The passages nearest to each vector by dot product, best first.
+
+        Args:
+            vectors: Shape (queries, dimension), float32, of length 1.
+            k: Most passages a query.
+            conditions: What their documents must meet.
+        """
+
+    @abstractmethod
+    def matching(self, conditions: Sequence[Condition]) -> Collection[int]:
+        """Keys of all passages whose documents meet the conditions."""
+
+    @abstractmethod
+    def fetch(self, keys: Sequence[int]) -> dict[int, Passage]:
+        """Passages by key."""
+
+    @abstractmethod
+    def texts(self) -> Iterator[tuple[int, str]]:
+        """Key and text of every passage, in an order that stays while nothing changes."""
+
+    @abstractmethod
+    def sample(self, size: int, seed: int) -> tuple[list[Passage], np.ndarray]:
+        """Some passages at random with their vectors."""
+
+    @abstractmethod
+    def counts(self) -> Counts:
+        """How much there is."""
+
+    @abstractmethod
+    def version(self) -> str:
+        """A text that changes with every change of the passages."""
+
+    def finish(self) -> None:  # noqa: B027 (a store without such structures has nothing to do)
+        """Build what makes searches quick, after many changes."""
+
+    def verify(self) -> None:  # noqa: B027 (as above)
+        """Read everything and compare it with its checksums.
+
+        Raises:
+            InputError: Something is damaged.
+        """
+
+    def close(self) -> None:  # noqa: B027 (as above)
+        """Let go of files and connections."""
+
+
+_STORES = {"faiss": ".faiss_store:FaissStore", "milvus": ".milvus_store:MilvusStore"}
+
+
+def store_class(kind: str) -> type[VectorStore]:
+    """The class of a kind of store.
+
+    Raises:
+        InputError: There is no such kind.
+    """
+    if kind not in _STORES:
+        raise InputError(f"There is no store {kind!r}: choose from {', '.join(_STORES)}.")
+    module, _, name = _STORES[kind].partition(":")
+    return cast("type[VectorStore]", getattr(import_module(module, __package__), name))

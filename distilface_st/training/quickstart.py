@@ -1,0 +1,238 @@
+"""The first thing to run: train on text that every machine with Python has, and see that it helps on other text."""
+
+from __future__ import annotations
+
+import re
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypedDict, cast
+
+import numpy as np
+from datasets import Dataset
+
+from ..datasets.python_docs import PACKAGES, gather_python_docs
+from ..datasets.sts import load_sts
+from ..datasets.text_data import TextData
+from ..errors import InputError
+from ..evaluation.alignment_uniformity import alignment, uniformity
+from ..evaluation.encoding import encode_distinct
+from ..evaluation.retrieval import ranks_of_own, scores_of_ranks
+from ..evaluation.sts import STSEvaluator
+from ..models.model import build_model
+from ..pretrained import shipped_model
+from ..utils.files import atomic_folder, write_json
+from ..utils.provenance import model_fingerprint, provenance, text_fingerprint
+from .train import TrainingConfig, train
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Callable, Sequence
+
+    from sentence_transformers import SentenceTransformer
+    from transformers import TrainerCallback
+
+    from ..datasets.python_docs import DocEntry, PythonDocs
+
+QUESTIONS = (
+    "How do I run a command and get its output?",
+    "How do I make a temporary folder that is deleted afterwards?",
+    "What is the middle value of a list of numbers?",
+)
+CONFIG = TrainingConfig(
+    encoder="distilface-mini",
+    layers="last",
+    views="pairs",
+    symmetric=True,
+    steps=80,
+    batch_size=32,
+    learning_rate=1e-4,
+    warmup_steps=8,
+    max_length=64,
+    seed=0,
+)
+"""Chosen on a part of the standard library that is neither trained on nor reported on: see results/quickstart."""
+
+_RESULT = "quickstart.json"
+_HITS = 3
+_PRIVATE = re.compile(r"(^|\.)_")
+
+
+class Scores(TypedDict, total=False):
+    """How well summaries find their bodies among all held-out bodies, and what the embeddings are like.
+
+    Keys: ``mrr10``, ``recall1``, ``recall10`` (0 to 1), ``alignment`` and ``uniformity`` (less is better), and
+    ``sts_b`` (Spearman x 100 on STS-B's test set) where the data is at hand.
+    """
+
+    mrr10: float
+    recall1: float
+    recall10: float
+    alignment: float
+    uniformity: float
+    sts_b: float
+
+
+def quickstart(
+    output: str | os.PathLike[str] = "quickstart",
+    config: TrainingConfig = CONFIG,
+    *,
+    encoder: str | os.PathLike[str] | None = None,
+    packages: Sequence[str] = PACKAGES,
+    sts_dir: str | os.PathLike[str] | None = None,
+    device: str | None = None,
+    announce: Callable[[str], None] = lambda stage: None,
+    callbacks: Sequence[TrainerCallback] = (),
+) -> dict[str, Any]:
+    """Train on documentation found on this machine, score before and after on that of held-out modules, and search it.
+
+    Args:
+        output: Folder for the model, its history and ``quickstart.json``; that of an earlier quickstart is replaced.
+        config: The settings of training.
+        encoder: The model to begin with; by default the shipped one.
+        packages: Packages whose docstrings are trained on, where installed, next to the standard library's.
+        sts_dir: Folder with STS-B in SentEval's layout: scored on as well, if given.
+        device: ``cpu``, ``cuda``, ``mps``, ...; the best there is by default.
+        announce: Called with the name of each stage as it begins.
+        callbacks: Trainer callbacks, for progress say.
+
+    Returns:
+        What ``quickstart.json`` holds: ``before`` and ``after`` (:class:`Scores`), ``seconds``, ``seconds_of`` (each
+        stage), ``text`` (numbers of pairs, and of documented objects by source), ``answers`` (as :func:`search` gives
+        them), ``config``, ``versions``, ``command``, ``seed`` and fingerprints.
+
+    Raises:
+        InputError: ``output`` is something else than an earlier quickstart's folder.
+        TrainingInterrupted: SIGINT or SIGTERM came during training. Nothing is kept.
+    """
+    output = Path(output)
+    _check_output(output)
+    clock = _Clock(announce)
+    clock.begin("Opening the encoder")
+    model = build_model(encoder or shipped_model(), layers=config.layers, device=device)
+    before = model_fingerprint(model)
+    clock.begin("Gathering text")
+    docs = gather_python_docs(packages)
+    score = _Scorer(docs, sts_dir, config.batch_size)
+    clock.begin("Scoring before training")
+    result: dict[str, Any] = {"before": score(model)}
+    with atomic_folder(output) as folder:
+        clock.begin("Training")
+        train(model, _training_data(docs), config, folder, device=device, callbacks=callbacks)
+        clock.begin("Scoring after training")
+        result["after"] = score(model)
+        clock.begin("Answering questions")
+        result["answers"] = search(model, QUESTIONS, _searchable(docs))
+        seconds_of = clock.end()
+        result |= {
+            "seconds": round(sum(seconds_of.values()), 1),
+            "seconds_of": seconds_of,
+            "text": {
+                "training_pairs": len(docs.train),
+                "test_queries": len(docs.test),
+                "documented_objects": docs.counts,
+                "training_fingerprint": _fingerprint(docs.train),
+                "test_fingerprint": _fingerprint(docs.test),
+            },
+            "config": config.to_dict(),
+            "model_fingerprints": {"before": before, "after": model_fingerprint(model)},
+            **provenance(seed=config.seed),
+        }
+        write_json(folder / _RESULT, result)
+    return result
+
+
+def search(model: SentenceTransformer, questions: Sequence[str], entries: Sequence[DocEntry]) -> list[dict[str, Any]]:
+    """The documented objects that are nearest to each question by their name and summary.
+
+    Args:
+        model: The encoder.
+        questions: What is asked.
+        entries: What is searched.
+
+    Returns:
+        For each question ``{"question", "hits": [{"name", "summary", "similarity"}, ...]}``, the best three first.
+    """
+    texts = [f"{entry.name}: {entry.summary}" for entry in entries]
+    rows, vectors = encode_distinct(cast("Any", model), [*texts, *questions], batch_size=64)
+    documents = vectors[[rows[text] for text in texts]]
+    answers = []
+    for question in questions:
+        similarities = documents @ vectors[rows[question]]
+        best = np.argsort(-similarities, kind="stable")[:_HITS]
+        hits = [
+            {"name": entries[i].name, "summary": entries[i].summary, "similarity": round(float(similarities[i]), 4)}
+            for i in best
+        ]
+        answers.append({"question": question, "hits": hits})
+    return answers
+
+
+class _Scorer:
+    """Scores a model on the held-out entries, encoding each text once."""
+
+    def __init__(self, docs: PythonDocs, sts_dir: str | os.PathLike[str] | None, batch_size: int) -> None:
+        self._summaries = [entry.summary for entry in docs.test]
+        self._bodies = [entry.body for entry in docs.test]
+        self._batch_size = batch_size
+        self._sts = STSEvaluator(load_sts("STS-B", Path(sts_dir)), write_csv=False) if sts_dir is not None else None
+
+    def __call__(self, model: SentenceTransformer) -> Scores:
+        rows, vectors = encode_distinct(cast("Any", model), [*self._summaries, *self._bodies], self._batch_size)
+        summaries, bodies = (vectors[[rows[text] for text in texts]] for texts in (self._summaries, self._bodies))
+        scores: dict[str, float] = {
+            **scores_of_ranks(ranks_of_own(summaries, bodies)),
+            "alignment": alignment(summaries, bodies),
+            "uniformity": uniformity(vectors),
+        }
+        if self._sts is not None:
+            scores["sts_b"] = 100 * self._sts.score(model)[0].total.spearman
+        return cast("Scores", {name: round(value, 4) for name, value in scores.items()})
+
+
+class _Clock:
+    """Announces stages and takes their times."""
+
+    def __init__(self, announce: Callable[[str], None]) -> None:
+        self._announce = announce
+        self._begun: list[tuple[str, float]] = []
+
+    def begin(self, stage: str) -> None:
+        self._begun.append((stage, time.perf_counter()))
+        self._announce(stage)
+
+    def end(self) -> dict[str, float]:
+        """Seconds of each stage."""
+        ends = [*(begun for _, begun in self._begun[1:]), time.perf_counter()]
+        return {stage: round(end - begun, 1) for (stage, begun), end in zip(self._begun, ends, strict=True)}
+
+
+def _check_output(output: Path) -> None:
+    if output.exists() and not (output / _RESULT).is_file() and (output.is_file() or any(output.iterdir())):
+        raise InputError(f"{output} exists and is no earlier quickstart's folder: choose another with --output.")
+
+
+def _training_data(docs: PythonDocs) -> TextData:
+    pairs = docs.train
+    columns = {"anchor": [entry.summary for entry in pairs], "positive": [entry.body for entry in pairs]}
+    return TextData(
+        dataset=Dataset.from_dict(columns),
+        read=sum(docs.counts.values()),
+        blank=0,
+        duplicates=0,
+        fingerprint=_fingerprint(pairs),
+        source="documentation of the standard library and of installed packages",
+    )
+
+
+def _fingerprint(entries: Sequence[DocEntry]) -> str:
+    return text_fingerprint(text for entry in entries for text in (entry.summary, entry.body))
+
+
+def _searchable(docs: PythonDocs) -> list[DocEntry]:
+    """Public objects of the standard library, held out or not, and the language's topics."""
+    return [
+        entry
+        for entry in docs.entries
+        if (entry.module == "topics" or entry.module in sys.stdlib_module_names) and not _PRIVATE.search(entry.name)
+    ]

@@ -1,0 +1,126 @@
+"""Contrastive training with the stock trainer: a model, text and settings in; a trained model and its history out."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from sentence_transformers.base.sampler import BatchSamplers
+
+from ..errors import InputError
+from ..losses import SimCSELoss
+from ..models.model import build_model
+from .config import TrainingConfig
+from .trainer import TrainingInterrupted, TrainingResult, fit
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Sequence
+
+    from datasets import Dataset
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.base.evaluation import BaseEvaluator
+    from transformers import TrainerCallback
+
+    from ..datasets.text_data import TextData
+
+__all__ = ["TrainingConfig", "TrainingInterrupted", "TrainingResult", "hold_out", "model_from_config", "train"]
+
+
+def model_from_config(config: TrainingConfig, device: str | None = None) -> SentenceTransformer:
+    """Build the model that a config describes.
+
+    Raises:
+        ValueError: As :func:`distilface_st.models.model.build_model` does.
+    """
+    return build_model(
+        config.encoder,
+        layers=config.layers,
+        layer_reduction=config.layer_reduction,
+        pooling_mode=config.pooling_mode,
+        normalize=config.normalize,
+        trim=config.trim,
+        device=device,
+    )
+
+
+def train(
+    model: SentenceTransformer,
+    data: TextData,
+    config: TrainingConfig,
+    output: str | os.PathLike[str],
+    *,
+    evaluator: BaseEvaluator | None = None,
+    resume: bool = False,
+    device: str | None = None,
+    callbacks: Sequence[TrainerCallback] = (),
+) -> TrainingResult:
+    """Train a model with in-batch negatives.
+
+    Several devices: start the program with ``torchrun`` or ``accelerate launch``; candidates are gathered from all.
+
+    Args:
+        model: The model, trained in place; of ``config`` its own build settings are only noted.
+        data: One text column for dropout views; two or more (anchor, positive, negatives) for given positives.
+        config: The settings.
+        output: A new folder for the run, or with ``resume`` the folder of one that was stopped.
+        evaluator: Chooses the checkpoint by its ``primary_metric``. Called before the first step as well.
+        resume: Go on from the last whole checkpoint, as if the run had never stopped.
+        device: ``cpu``, ``cuda``, ``cuda:1``, ``mps``; the best there is by default.
+        callbacks: More trainer callbacks, for progress say.
+
+    Returns:
+        The trained model, and what happened.
+
+    Raises:
+        InputError: Data that does not fit the settings, a folder that holds another run, a run that diverged.
+        TrainingInterrupted: SIGINT or SIGTERM came; a checkpoint was saved.
+    """
+    _check_data(data, config)
+
+    def make_loss(processes: int) -> SimCSELoss:
+        return SimCSELoss(
+            model,
+            temperature=config.temperature,
+            symmetric=config.symmetric,
+            gather_across_devices=processes > 1,
+            mini_batch_size=config.mini_batch_size,
+        )
+
+    return fit(
+        model,
+        data,
+        config,
+        output,
+        make_loss,
+        batch_sampler=BatchSamplers.BATCH_SAMPLER if config.views == "dropout" else BatchSamplers.NO_DUPLICATES,
+        evaluator=evaluator,
+        resume=resume,
+        device=device,
+        callbacks=callbacks,
+    )
+
+
+def hold_out(data: TextData, rows: int = 1000) -> tuple[TextData, Dataset]:
+    """Set the last rows of the data aside, at most a tenth of them.
+
+    Args:
+        data: The data.
+        rows: How many to set aside at most.
+
+    Returns:
+        The data left, and the rows set aside.
+    """
+    left = len(data.dataset) - max(1, min(rows, len(data.dataset) // 10))
+    return replace(data, dataset=data.dataset.select(range(left))), data.dataset.select(range(left, len(data.dataset)))
+
+
+def _check_data(data: TextData, config: TrainingConfig) -> None:
+    columns = data.dataset.column_names
+    if (len(columns) == 1) != (config.views == "dropout"):
+        raise InputError(f"views are {config.views}, but the data has the columns {', '.join(columns)}.")
+    if len(data.dataset) < config.batch_size:
+        raise InputError(
+            f"{data.source} gives {len(data.dataset)} rows, fewer than the batch size, {config.batch_size}: "
+            "give more text or a smaller --batch-size."
+        )

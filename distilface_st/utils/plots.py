@@ -1,0 +1,26 @@
+"""Which files a plot can be drawn into."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ..errors import InputError, MissingExtraError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def check_plot_file(path: Path) -> None:
+    """Refuse a plot that cannot be drawn, for those who would rather know before they score.
+
+    Raises:
+        InputError: matplotlib does not draw files with this ending.
+        MissingExtraError: matplotlib is not installed.
+    """
+    try:
+        from matplotlib.backend_bases import FigureCanvasBase
+    except ImportError as error:
+        raise MissingExtraError("Plotting", "plots") from error
+    endings = sorted(FigureCanvasBase.get_supported_filetypes())
+    if path.suffix.removeprefix(".").lower() not in endings:
+        raise InputError(f"{path}: a plot's name must end in one of .{', .'.join(endings)}.")

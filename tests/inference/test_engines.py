@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from distilface_st.export import cpu
+from distilface_st.inference import engines
+from distilface_st.inference.manifest import read_manifest
+
+
+class Clock:
+    """Time that passes only while a fake engine runs."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def perf_counter(self) -> float:
+        return self.now
+
+
+class FakeEngine:
+    def __init__(self, clock: Clock, one: float, many: float) -> None:
+        self.clock, self.one, self.many = clock, one, many
+
+    def run(self, feeds):
+        self.clock.now += self.one if len(feeds["input_ids"]) == 1 else self.many
+
+
+@pytest.mark.parametrize(
+    ("costs", "fastest"),
+    [([(1, 8), (1, 9)], 0), ([(1, 9), (1, 8)], 1), ([(1, 8), (4, 4)], 0), ([(2, 8), (1, 12)], 1)],
+)
+def test_the_fastest_engine_counts_single_rows_and_batches_alike(exported, monkeypatch, costs, fastest):
+    clock = Clock()
+    monkeypatch.setattr(engines, "time", clock)
+    candidates = [FakeEngine(clock, one, many) for one, many in costs]
+    assert engines._fastest(candidates, read_manifest(exported)) is candidates[fastest]
+
+
+@pytest.mark.parametrize(
+    ("machine", "flags", "saturates"),
+    [
+        ("x86_64", "flags: avx2 avx512_vnni", False),
+        ("AMD64", "flags: avx2 avx_vnni", False),
+        ("x86_64", "flags: avx2 avx512f", True),
+        ("x86_64", None, True),
+        ("aarch64", None, False),
+        ("arm64", "flags: none", False),
+    ],
+)
+def test_x86_without_vnni_saturates(tmp_path, monkeypatch, machine, flags, saturates):
+    monkeypatch.setattr(cpu.platform, "machine", lambda: machine)
+    path = Path(tmp_path, "cpuinfo")
+    if flags is not None:
+        path.write_text(flags)
+    assert cpu.saturates_int8(path) is saturates
+
+
+@pytest.mark.parametrize(("machine", "expected"), [("x86_64", "openvino"), ("arm64", "onnxruntime")])
+def test_the_default_runtime_depends_on_the_machine(exported, monkeypatch, machine, expected):
+    monkeypatch.setattr(engines.platform, "machine", lambda: machine)
+    monkeypatch.setattr(engines, "find_spec", lambda name: object())
+    assert engines.default_runtime(read_manifest(exported)) == expected

@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from distilface_st.utils.files import atomic_file, atomic_folder, write_json
+from distilface_st.utils.provenance import file_fingerprint, model_fingerprint, provenance, text_fingerprint
+
+
+def test_a_file_appears_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "deep" / "file.txt"
+    with atomic_file(path) as temporary:
+        temporary.write_text("new")
+        assert not path.exists()
+    assert path.read_text() == "new"
+
+    def fail():
+        with atomic_file(path) as temporary:
+            temporary.write_text("half")
+            raise RuntimeError("killed")
+
+    with pytest.raises(RuntimeError, match="killed"):
+        fail()
+    assert path.read_text() == "new"
+    assert [p.name for p in path.parent.iterdir()] == ["file.txt"]
+
+
+def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "folder"
+    for text in ("one", "two"):
+        with atomic_folder(path) as temporary:
+            (temporary / text).write_text(text)
+        assert [p.name for p in path.iterdir()] == [text]
+
+    def fail():
+        with atomic_folder(path) as temporary:
+            (temporary / "half").write_text("half")
+            raise RuntimeError("killed")
+
+    with pytest.raises(RuntimeError, match="killed"):
+        fail()
+    assert [p.name for p in path.iterdir()] == ["two"]
+    assert [p.name for p in tmp_path.iterdir()] == ["folder"]
+
+
+def test_json_refuses_what_json_cannot_say(tmp_path):
+    path = tmp_path / "result.json"
+    write_json(path, {"score": 1.5, "name": "é"})
+    assert json.loads(path.read_text(encoding="utf-8")) == {"score": 1.5, "name": "é"}
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_json(path, {"score": float("nan")})
+    assert json.loads(path.read_text(encoding="utf-8"))["score"] == 1.5
+
+
+def test_fingerprints_tell_content_apart_and_nothing_else(tmp_path):
+    first, second = torch.nn.Linear(2, 3), torch.nn.Linear(2, 3)
+    assert model_fingerprint(first) != model_fingerprint(second)
+    second.load_state_dict(first.state_dict())
+    assert model_fingerprint(first) == model_fingerprint(second)
+    assert model_fingerprint(first.bfloat16()) != model_fingerprint(second)
+    assert text_fingerprint(["ab", "c"]) != text_fingerprint(["a", "bc"])
+    for name in ("a", "b"):
+        (tmp_path / name).write_text("same")
+    assert file_fingerprint([tmp_path / "a"]) == file_fingerprint([tmp_path / "b"])
+
+
+def test_provenance_names_the_versions_that_decide_a_number():
+    found = provenance(seed=3)
+    assert found["seed"] == 3
+    assert {"python", "torch", "sentence-transformers", "distilface-st"} <= found["versions"].keys()
