@@ -24,13 +24,15 @@ _MOVED = {
     "TextData": "datasets.text_data",
     "bundled_encoder": "pretrained",
     "model_from_config": "training.train",
-    "portable_model": "models.model",
+    "portable_model": "models.save",
     "trim_vocabulary": "distillation.vocabulary",
 }
 
 
 def __getattr__(name: str) -> Any:
     if name not in _MOVED:
+        if name not in __all__:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         return _public(name)
     home = f"{__name__}.{_MOVED[name]}"
     warnings.warn(f"Import {name} from {home}: the next release drops it here.", DeprecationWarning, stacklevel=2)

@@ -27,11 +27,11 @@ from .inference.edge_encoder import EdgeEncoder as EdgeEncoder
 from .inference.manifest import Manifest as Manifest
 from .losses import DistillationLoss as DistillationLoss
 from .losses import SimCSELoss as SimCSELoss
+from .models.build import build_model as build_model
 from .models.encode_file import encode_file as encode_file
-from .models.model import build_model as build_model
-from .models.model import load_model as load_model
-from .models.model import push_to_hub as push_to_hub
-from .models.model import save_model as save_model
+from .models.load import load_model as load_model
+from .models.save import push_to_hub as push_to_hub
+from .models.save import save_model as save_model
 from .modules import MultiLayerPooling as MultiLayerPooling
 from .pretrained import shipped_model as shipped_model
 from .search.hits import Hit as Hit

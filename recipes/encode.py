@@ -35,7 +35,7 @@ def encode(
 ) -> None:
     """Embed a file of any size; row i of the output belongs to record i of the input."""
     from ..models.encode_file import encode_file
-    from ..models.model import load_model
+    from ..models.load import load_model
     from ._progress import progress_bar, quiet_libraries
 
     quiet_libraries()

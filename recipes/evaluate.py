@@ -63,7 +63,7 @@ def evaluate(
 ) -> None:
     """Score a model on semantic textual similarity: Spearman x 100 of cosine similarity, in one encoding pass."""
     from ..evaluation.sts import sts_suite
-    from ..models.model import load_model
+    from ..models.load import load_model
     from ._progress import quiet_libraries
 
     quiet_libraries()

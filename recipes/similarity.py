@@ -22,7 +22,7 @@ def similarity(
     """Print the similarity of each two sentences, by the model's own similarity function."""
     if len(sentences) < 2:
         raise InputError("Give two sentences or more.")
-    from ..models.model import load_model
+    from ..models.load import load_model
     from ._progress import quiet_libraries
 
     quiet_libraries()

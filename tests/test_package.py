@@ -31,13 +31,14 @@ def test_every_public_name_is_there_and_documented(name):
     assert getattr(distilface_st, name).__doc__
 
 
-def test_the_type_checker_sees_the_names_that_are_imported_lazily():
-    source = Path(distilface_st.__file__).read_text(encoding="utf-8")
-    block = source.split("if TYPE_CHECKING:")[1].split("_HOMES")[0]
-    names = {
-        name.strip() for line in block.splitlines() if " import " in line for name in line.split("import")[1].split(",")
-    }
-    assert names == set(distilface_st.__all__) == set(distilface_st._HOMES)
+def test_names_of_the_first_releases_still_work_and_warn():
+    for name, home in distilface_st._MOVED.items():
+        with pytest.warns(DeprecationWarning, match=f"Import {name} from distilface_st.{home}"):
+            found = getattr(distilface_st, name)
+        assert found is getattr(import_module(f"distilface_st.{home}"), name)
+    sys.modules.pop("distilface_st.edge", None)
+    with pytest.warns(DeprecationWarning, match="Import EdgeEncoder from distilface_st"):
+        assert import_module("distilface_st.edge").EdgeEncoder is distilface_st.EdgeEncoder
 
 
 def test_unknown_names_are_an_attribute_error():

@@ -11,7 +11,7 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
 
 from ..errors import InputError
-from ..models.model import load_model
+from ..models.load import load_model
 from ..modules import OnnxEncoder
 from ..pretrained import bundled_encoder, resolve_name
 

@@ -11,9 +11,9 @@ from torch import nn
 
 from ..errors import InputError
 from ..inference.manifest import WEIGHTS, is_export, read_manifest
+from ..models.fingerprint import model_fingerprint
 from ..models.packed import is_packed
 from ..pretrained import resolve_name
-from ..utils.provenance import model_fingerprint
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Sequence

@@ -66,7 +66,7 @@ def _import(spec: dict[str, Any]) -> None:
     if spec["kind"] == "edge":
         import_module("distilface_st.inference.edge_encoder")
     else:
-        import_module("distilface_st.models.model")
+        import_module("distilface_st.models.load")
         import torch
 
         if spec["threads"]:
@@ -87,7 +87,7 @@ def _import_encoder(config: Path) -> None:
 
 
 def _open_torch(spec: dict[str, Any]) -> _Opened:
-    from ..models.model import load_model
+    from ..models.load import load_model
 
     return _sentence_transformer(load_model(spec["folder"], device="cpu"), "fp32")
 
@@ -95,13 +95,13 @@ def _open_torch(spec: dict[str, Any]) -> _Opened:
 def _open_bf16(spec: dict[str, Any]) -> _Opened:
     import torch
 
-    from ..models.model import load_model
+    from ..models.load import load_model
 
     return _sentence_transformer(load_model(spec["folder"], device="cpu").to(torch.bfloat16), "bf16")
 
 
 def _open_export(spec: dict[str, Any]) -> _Opened:
-    from ..models.model import load_model
+    from ..models.load import load_model
 
     model = load_model(spec["folder"], runtime=spec["runtime"], threads=spec["threads"])
     return _sentence_transformer(model, _computes_in(spec))

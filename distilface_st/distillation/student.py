@@ -13,7 +13,8 @@ from sentence_transformers.sentence_transformer.modules import Pooling, Transfor
 from torch import nn
 
 from ..errors import InputError
-from ..models.model import compose, load_model
+from ..models.build import compose
+from ..models.load import load_model
 from .factorisation import factorised_encoder
 from .vocabulary import trim_vocabulary
 

@@ -14,9 +14,9 @@ import numpy as np
 from ..errors import InputError
 from ..inference.edge_encoder import EdgeEncoder
 from ..inference.manifest import is_export, read_manifest
-from ..models.model import load_model
+from ..models.fingerprint import model_fingerprint
+from ..models.load import load_model
 from ..utils.files import write_json
-from ..utils.provenance import model_fingerprint
 
 if TYPE_CHECKING:
     import os
@@ -69,7 +69,7 @@ def open_teacher(path: str | os.PathLike[str], device: str | None = None) -> Tea
         return teacher_of(load_model(path, device=device), Path(path).name)
     manifest = read_manifest(path)
     sums = [entry["sha256"] for graph in manifest.graphs.values() for entry in graph.files.values()]
-    encoder = EdgeEncoder(path)
+    encoder: Any = EdgeEncoder(path)
     settings = [encoder.max_seq_length, encoder.prompts, encoder.default_prompt_name, encoder.truncate_dim]
     return Teacher(encoder, Path(path).name, _digest([manifest.model["fingerprint"], *sums, *settings]))
 

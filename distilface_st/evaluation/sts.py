@@ -13,7 +13,8 @@ from torch import nn
 
 from ..datasets.sts import AVERAGE6, STSTask, load_sts
 from ..errors import InputError
-from ..utils.provenance import command, model_fingerprint, text_fingerprint, versions
+from ..models.fingerprint import model_fingerprint
+from ..utils.provenance import command, text_fingerprint, versions
 from .correlation import AVERAGES, averages, check_aggregation, score_task
 from .encoding import append_csv, encode_distinct
 

@@ -11,7 +11,8 @@ from sentence_transformers import SentenceTransformer
 from ..datasets.python_docs import python_sentences
 from ..errors import InputError
 from ..inference.manifest import Graph, describe_files
-from ..models.model import compose, load_model
+from ..models.build import compose
+from ..models.load import load_model
 from ..modules import OnnxEncoder
 from ..utils.files import atomic_folder
 from .card import write_export_card

@@ -11,7 +11,8 @@ from ..errors import InputError
 from ..inference.engines import batch_feeds
 from ..inference.manifest import Manifest
 from ..inference.tokenization import TOKENIZER, SentenceTokenizer
-from ..utils.provenance import command, model_fingerprint, versions
+from ..models.fingerprint import model_fingerprint
+from ..utils.provenance import command, versions
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -19,10 +19,12 @@ from ..datasets.python_docs import python_sentences
 from ..errors import InputError
 from ..inference.manifest import WEIGHTS, Graph, describe_files
 from ..inference.tokenization import TOKENIZER
-from ..models.model import compose, load_model, portable_model
+from ..models.build import compose
+from ..models.fingerprint import model_fingerprint
+from ..models.load import load_model
 from ..models.packed import ENCODER, SCALE, widen
+from ..models.save import portable_model
 from ..utils.files import atomic_folder
-from ..utils.provenance import model_fingerprint
 from .card import export_card
 from .folder import CALIBRATION_SENTENCES, new_manifest, save_tokenizer, save_truncate_dim, text_batches
 from .onnx_precision import LARGE, quantize_rows

@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..errors import InputError
-from ..pretrained import shipped_model
+from ..pretrained import resolve_name
 from .engines import batch_feeds, open_engine
 from .manifest import read_manifest
+from .similarity import pairwise_similarity, similarity
 from .tokenization import SentenceTokenizer, check_sentences
 
 if TYPE_CHECKING:
@@ -22,21 +24,35 @@ if TYPE_CHECKING:
 _CHUNK = 512
 """Sentences tokenized at once, while the graph runs the chunk before."""
 
+_DOCUMENT_PROMPTS = ("document", "passage", "corpus")
+"""Names of a prompt for documents, in the order in which sentence-transformers looks for them."""
+
 
 class EdgeEncoder:
     """A sentence encoder that needs numpy, tokenizers and onnxruntime (or OpenVINO), and imports nothing else.
 
-    Sentences are sorted by length and cut into batches of about as many tokens each, so that padding is rare; the
-    next sentences are tokenized while the graph runs. It may be called from several threads.
+    It answers the calls of a ``SentenceTransformer`` with the same arguments, so that it goes wherever one does: into
+    sentence-transformers' evaluators, into MTEB, into our own. Sentences are sorted by length and cut into batches of
+    about as many tokens each, so that padding is rare; the next sentences are tokenized while the graph runs. It may be
+    called from several threads.
 
     Args:
         folder: A folder that ``distilface export``, :func:`distilface_st.export_model` or
-            :func:`distilface_st.pack_model` wrote; by default :func:`distilface_st.shipped_model`.
+            :func:`distilface_st.pack_model` wrote, or the name of a shipped model; by default ``distilface-mini``.
         runtime: ``onnxruntime``, ``openvino``, or ``auto`` to time both; see
             :func:`distilface_st.inference.engines.open_engine`.
         threads: Processor threads; by default all cores.
-        providers: onnxruntime's execution providers, or OpenVINO's device.
+        providers: onnxruntime's execution providers, best first; by default the CPU's.
+        device: OpenVINO's device; by default ``CPU``.
         options: Settings of the engine.
+
+    Attributes:
+        folder: Where the model lies.
+        manifest: What it says of itself.
+        prompts: The model's prompts, by name.
+        default_prompt_name: The prompt used where none is named, if any.
+        truncate_dim: How many of the dimensions ``encode`` keeps by default; ``None`` for all.
+        similarity_fn_name: ``cosine``, ``dot``, ``euclidean`` or ``manhattan``.
 
     Raises:
         InputError: A folder that is no exported model, or a damaged one.
@@ -47,6 +63,7 @@ class EdgeEncoder:
 
             encoder = EdgeEncoder()  # or a folder
             embeddings = encoder.encode(["It is sunny.", "He drove to work."])  # (2, d), float32
+            encoder.similarity(embeddings, embeddings)  # (2, 2)
     """
 
     def __init__(
@@ -56,15 +73,17 @@ class EdgeEncoder:
         threads: int | None = None,
         providers: Sequence[str] | None = None,
         options: Mapping[str, Any] | None = None,
+        device: str | None = None,
     ) -> None:
-        folder = shipped_model() if folder is None else folder
-        self.manifest = read_manifest(folder)
-        self._tokenizer = SentenceTokenizer(folder, self.manifest)
-        self._engine = open_engine(folder, runtime, threads, providers, options, self.manifest)
-        settings = _settings(Path(folder))
+        self.folder = Path(resolve_name(folder))
+        self.manifest = read_manifest(self.folder)
+        self._tokenizer = SentenceTokenizer(self.folder, self.manifest)
+        self._engine = open_engine(self.folder, runtime, threads, providers, options, self.manifest, device)
+        settings = _settings(self.folder)
         self.prompts: dict[str, str] = settings.get("prompts") or {}
         self.default_prompt_name: str | None = settings.get("default_prompt_name")
         self.truncate_dim: int | None = settings.get("truncate_dim")
+        self.similarity_fn_name: str = settings.get("similarity_fn_name") or "cosine"
 
     @property
     def dimension(self) -> int:
@@ -85,59 +104,166 @@ class EdgeEncoder:
     def max_seq_length(self, value: int) -> None:
         self._tokenizer.max_seq_length = value
 
+    def get_embedding_dimension(self) -> int:
+        """Width of what ``encode`` gives."""
+        return self.truncate_dim or self.dimension
+
+    get_sentence_embedding_dimension = get_embedding_dimension
+
     def encode(
         self,
-        sentences: str | Sequence[str],
-        *,
+        inputs: Any,
         prompt_name: str | None = None,
         prompt: str | None = None,
+        batch_size: int | None = None,
+        show_progress_bar: bool | None = None,
+        output_value: str | None = "sentence_embedding",
+        precision: str | None = "float32",
+        convert_to_numpy: bool = True,
+        convert_to_tensor: bool = False,
         normalize_embeddings: bool = False,
         truncate_dim: int | None = None,
+        *,
         batch_tokens: int = 1024,
-    ) -> np.ndarray:
-        """Embed sentences.
+        **mteb: Any,
+    ) -> Any:
+        """Embed sentences, as ``SentenceTransformer.encode`` does.
 
         Args:
-            sentences: A string, or a list of strings.
+            inputs: A string, or a sequence of strings.
             prompt_name: A prompt of the model, put before every sentence; by default its default prompt.
             prompt: The prompt itself.
+            batch_size: Most sentences in a batch; by default as many as ``batch_tokens`` allows.
+            show_progress_bar: Whether to show progress, with tqdm.
+            output_value: ``sentence_embedding``: an exported graph gives nothing else.
+            precision: ``float32``, or what sentence-transformers quantizes embeddings to.
+            convert_to_numpy: Give an array; where it is false, a list of torch tensors.
+            convert_to_tensor: Give a torch tensor instead.
             normalize_embeddings: Scale embeddings to length 1.
             truncate_dim: Keep this many of the first dimensions; by default what the model says.
             batch_tokens: Tokens in a batch, padding included; a longer sentence is a batch of its own.
+            **mteb: What MTEB adds to a call: ``task_metadata``, ``hf_split``, ``hf_subset`` and ``prompt_type``.
 
         Returns:
             Shape (sentences, d), float32, row i for sentence i; for a string, shape (d,).
 
         Raises:
             InputError: Something that is not a string, a prompt or a dimension that does not exist.
+            TypeError: An argument that is none of these.
         """
+        if mteb:
+            return self._encode_for_mteb(inputs, mteb, batch_size, show_progress_bar)
         prompt = self._prompt(prompt, prompt_name)
         dimension = self._dimension(truncate_dim)
-        if batch_tokens < 1:
-            raise InputError(f"batch_tokens is {batch_tokens}: it must be at least 1.")
-        if isinstance(sentences, str):
-            one = self._one(sentences, prompt)[:, :dimension].copy()
-            return (_unit(one) if normalize_embeddings else one).reshape(dimension)
-        sentences = list(sentences)
-        check_sentences(sentences)
-        embeddings = np.empty((len(sentences), dimension), dtype=np.float32)
-        prompt_length = self._prompt_length(prompt)
-        for rows, ids in self._batches(sentences, prompt, batch_tokens):
-            feeds = batch_feeds(*self._tokenizer.pad(ids), self.manifest, prompt_length)
-            embeddings[rows] = self._engine.run(feeds)[:, :dimension]
-        return _unit(embeddings) if normalize_embeddings else embeddings
+        _check(output_value, batch_size, batch_tokens)
+        if isinstance(inputs, str):
+            embeddings = self._one(inputs, prompt)[:, :dimension].copy()
+        else:
+            embeddings = self._many(list(inputs), prompt, dimension, batch_size, batch_tokens, bool(show_progress_bar))
+        if normalize_embeddings:
+            embeddings /= np.maximum(np.linalg.norm(embeddings, axis=1, keepdims=True), 1e-12)
+        if precision not in (None, "float32"):
+            from sentence_transformers.util.quantization import quantize_embeddings
+
+            embeddings = np.asarray(quantize_embeddings(embeddings, precision))  # type: ignore[arg-type]
+        return _as_asked(embeddings, isinstance(inputs, str), convert_to_numpy, convert_to_tensor)
+
+    def encode_query(
+        self, inputs: Any, prompt_name: str | None = None, prompt: str | None = None, **options: Any
+    ) -> Any:
+        """Embed queries: :meth:`encode` with the prompt named ``query``, where the model has one."""
+        return self.encode(inputs, prompt_name or self._first_prompt(("query",), prompt), prompt, **options)
+
+    def encode_document(
+        self, inputs: Any, prompt_name: str | None = None, prompt: str | None = None, **options: Any
+    ) -> Any:
+        """Embed documents: :meth:`encode` with the prompt named ``document`` (or ``passage``, ``corpus``), if any."""
+        return self.encode(inputs, prompt_name or self._first_prompt(_DOCUMENT_PROMPTS, prompt), prompt, **options)
+
+    def similarity(self, embeddings1: Any, embeddings2: Any) -> Any:
+        """How alike embeddings are by the model's own similarity function.
+
+        Args:
+            embeddings1: Shape (n, d); arrays or torch tensors, and the result is of the same kind.
+            embeddings2: Shape (m, d).
+
+        Returns:
+            Shape (n, m); greater is more similar.
+        """
+        return similarity(embeddings1, embeddings2, self.similarity_fn_name)
+
+    def similarity_pairwise(self, embeddings1: Any, embeddings2: Any) -> Any:
+        """How alike row i of one and row i of the other are; both (n, d), the result (n,)."""
+        return pairwise_similarity(embeddings1, embeddings2, self.similarity_fn_name)
 
     def token_counts(self, sentences: Sequence[str]) -> list[int]:
         """Tokens of each sentence before it is cut at the longest input, special tokens not counted."""
         check_sentences(sentences)
         return self._tokenizer.counts(sentences)
 
+    def input_lengths(self, sentences: Sequence[str]) -> list[int]:
+        """Tokens of each sentence that the model reads: cut at the longest input, special tokens counted."""
+        return [len(ids) for ids in self._tokenizer.ids(list(sentences))]
+
+    @property
+    def model_card_data(self) -> SimpleNamespace:
+        """A card that keeps nothing, for evaluators of sentence-transformers that write their scores into a model's."""
+        return SimpleNamespace(
+            model_name=self.manifest.model["name"],
+            base_model=None,
+            base_model_revision=None,
+            set_evaluation_metrics=lambda *_: None,
+        )
+
+    @property
+    def mteb_model_meta(self) -> Any:
+        """What MTEB asks of a model that it is to take as it is."""
+        from mteb.models import ModelMeta
+
+        return ModelMeta.create_empty(
+            overwrites={
+                "name": f"distilface-st/{self.manifest.model['name']}",
+                "revision": self.manifest.model["fingerprint"],
+                "max_tokens": self.max_seq_length,
+                "embed_dim": self.get_embedding_dimension(),
+            }
+        )
+
+    def _encode_for_mteb(
+        self, inputs: Any, mteb: dict[str, Any], batch_size: int | None, show_progress_bar: bool | None
+    ) -> Any:
+        if unknown := set(mteb) - {"task_metadata", "hf_split", "hf_subset", "prompt_type", "num_proc"}:
+            raise TypeError(f"encode() got an unexpected keyword argument {min(unknown)!r}")
+        from mteb.models import SentenceTransformerEncoderWrapper
+
+        wrapper: Any = SentenceTransformerEncoderWrapper
+        return wrapper(self).encode(inputs, **mteb, batch_size=batch_size, show_progress_bar=show_progress_bar)
+
     def _one(self, sentence: str, prompt: str) -> np.ndarray:
         ids = np.array([self._tokenizer.ids_of_one(prompt + sentence if prompt else sentence)], dtype=np.int64)
         return self._engine.run(batch_feeds(ids, None, self.manifest, self._prompt_length(prompt)))
 
+    def _many(
+        self,
+        sentences: list[str],
+        prompt: str,
+        dimension: int,
+        batch_size: int | None,
+        batch_tokens: int,
+        show_progress_bar: bool,
+    ) -> np.ndarray:
+        check_sentences(sentences)
+        embeddings = np.empty((len(sentences), dimension), dtype=np.float32)
+        prompt_length = self._prompt_length(prompt)
+        with _progress_bar(len(sentences), show_progress_bar) as bar:
+            for rows, ids in self._batches(sentences, prompt, batch_size, batch_tokens):
+                feeds = batch_feeds(*self._tokenizer.pad(ids), self.manifest, prompt_length)
+                embeddings[rows] = self._engine.run(feeds)[:, :dimension]
+                bar.update(len(rows))
+        return embeddings
+
     def _batches(
-        self, sentences: list[str], prompt: str, batch_tokens: int
+        self, sentences: list[str], prompt: str, batch_size: int | None, batch_tokens: int
     ) -> Iterator[tuple[list[int], list[list[int]]]]:
         """Row numbers and token ids of each batch, from long to short."""
         order = sorted(range(len(sentences)), key=lambda row: -len(sentences[row]))
@@ -152,7 +278,7 @@ class EdgeEncoder:
                 ids = following.result() if following else []
                 following = ahead.submit(tokenize, chunks[index + 1]) if index + 1 < len(chunks) else None
                 by_length = sorted(range(len(chunk)), key=lambda i: -len(ids[i]))
-                for part in _cut(by_length, ids, batch_tokens):
+                for part in _cut(by_length, ids, batch_tokens, batch_size):
                     yield [chunk[i] for i in part], [ids[i] for i in part]
 
     def _prompt(self, prompt: str | None, name: str | None) -> str:
@@ -165,6 +291,9 @@ class EdgeEncoder:
             raise InputError(f"The model has no prompt {name!r}; it has {', '.join(self.prompts) or 'none'}.")
         return self.prompts[name]
 
+    def _first_prompt(self, names: Sequence[str], prompt: str | None) -> str | None:
+        return None if prompt is not None else next((name for name in names if name in self.prompts), None)
+
     def _prompt_length(self, prompt: str) -> int:
         return self._tokenizer.prompt_length(prompt) if prompt and not self.manifest.include_prompt else 0
 
@@ -175,18 +304,52 @@ class EdgeEncoder:
         return wanted
 
 
-def _cut(order: list[int], ids: list[list[int]], batch_tokens: int) -> Iterator[list[int]]:
-    """Parts of ``order``, sorted from long to short, each of at most ``batch_tokens`` tokens with its padding."""
+def _cut(
+    order: list[int], ids: list[list[int]], batch_tokens: int, batch_size: int | None = None
+) -> Iterator[list[int]]:
+    """Parts of ``order``, sorted from long to short, each of at most so many tokens with its padding, and sentences."""
     start = 0
     while start < len(order):
-        end = start + max(1, batch_tokens // len(ids[order[start]]))
+        end = start + min(max(1, batch_tokens // len(ids[order[start]])), batch_size or len(order))
         yield order[start:end]
         start = end
 
 
-def _unit(rows: np.ndarray) -> np.ndarray:
-    rows /= np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
-    return rows
+def _check(output_value: str | None, batch_size: int | None, batch_tokens: int) -> None:
+    if output_value != "sentence_embedding":
+        raise InputError(f"output_value is {output_value!r}: an exported model gives sentence_embedding alone.")
+    for name, value in (("batch_size", batch_size), ("batch_tokens", batch_tokens)):
+        if value is not None and value < 1:
+            raise InputError(f"{name} is {value}: it must be at least 1.")
+
+
+def _progress_bar(total: int, shown: bool) -> Any:
+    if not shown:
+        return _Silent()
+    from tqdm.auto import tqdm  # type: ignore[import-untyped]
+
+    return tqdm(total=total, desc="Sentences")
+
+
+class _Silent:
+    """A progress bar that shows nothing."""
+
+    def __enter__(self) -> _Silent:
+        return self
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def update(self, n: int) -> None:
+        """Show nothing."""
+
+
+def _as_asked(embeddings: np.ndarray, is_one: bool, convert_to_numpy: bool, convert_to_tensor: bool) -> Any:
+    if convert_to_tensor or not convert_to_numpy:
+        import torch
+
+        tensor = torch.from_numpy(embeddings)
+        return tensor[0] if is_one else tensor if convert_to_tensor else list(tensor)
+    return embeddings[0] if is_one else embeddings
 
 
 def _settings(folder: Path) -> dict[str, Any]:

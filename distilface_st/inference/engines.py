@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import threading
 import time
+import warnings
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -46,6 +47,7 @@ class OnnxRuntimeEngine:
         threads: Processor threads; by default one for each physical core.
         providers: Execution providers, best first; by default the CPU's.
         options: Entries of onnxruntime's session configuration.
+        device: OpenVINO's; providers say where onnxruntime runs.
 
     Raises:
         InputError: A graph that onnxruntime cannot open, or a provider that this build does not have.
@@ -59,9 +61,12 @@ class OnnxRuntimeEngine:
         threads: int | None = None,
         providers: Sequence[str] | None = None,
         options: Mapping[str, Any] | None = None,
+        device: str | None = None,
     ) -> None:
         import onnxruntime
 
+        if device is not None:
+            raise InputError(f"device is {device!r}, which is OpenVINO's: onnxruntime takes providers.")
         wanted = list(providers or ["CPUExecutionProvider"])
         missing = [name for name in wanted if name not in onnxruntime.get_available_providers()]
         if missing:
@@ -88,8 +93,9 @@ class OpenVINOEngine:
     Args:
         path: The ``.xml`` file, its weights beside it.
         threads: Processor threads; by default all.
-        providers: OpenVINO devices, of which the first is used; by default the CPU.
+        providers: onnxruntime's; the first is taken for the device, with a warning, as version 0.1 had it.
         options: OpenVINO's compilation properties, such as ``{"INFERENCE_PRECISION_HINT": "f32"}``.
+        device: OpenVINO's device; by default ``CPU``.
 
     Raises:
         InputError: A graph that OpenVINO cannot compile, or a device or property that it does not have.
@@ -103,15 +109,18 @@ class OpenVINOEngine:
         threads: int | None = None,
         providers: Sequence[str] | None = None,
         options: Mapping[str, Any] | None = None,
+        device: str | None = None,
     ) -> None:
         import openvino
 
+        if providers:
+            warnings.warn("Name OpenVINO's device by device, not by providers.", DeprecationWarning, stacklevel=2)
         settings: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", **(options or {})}
         if threads:
             settings["INFERENCE_NUM_THREADS"] = threads
         try:
             core = openvino.Core()
-            self._graph = core.compile_model(core.read_model(str(path)), (providers or ["CPU"])[0], settings)
+            self._graph = core.compile_model(core.read_model(str(path)), device or (providers or ["CPU"])[0], settings)
         except Exception as error:
             reason = str(error).strip().splitlines()[-1]
             raise InputError(f"OpenVINO cannot open {path}: {reason}") from error
@@ -140,6 +149,7 @@ def open_engine(
     providers: Sequence[str] | None = None,
     options: Mapping[str, Any] | None = None,
     manifest: Manifest | None = None,
+    device: str | None = None,
 ) -> Engine:
     """Open the graph of an exported folder, its files checked against the manifest.
 
@@ -148,9 +158,10 @@ def open_engine(
         runtime: ``onnxruntime`` or ``openvino``; ``auto`` times those that can run here and takes the faster one. By
             default the folder's only graph, or of two the one that :func:`default_runtime` names.
         threads: Processor threads; by default all cores.
-        providers: onnxruntime's execution providers, or OpenVINO's device.
+        providers: onnxruntime's execution providers, best first.
         options: Settings of the engine; not with ``auto``.
         manifest: The folder's manifest, where it has been read.
+        device: OpenVINO's device.
 
     Returns:
         The engine, ready to run.
@@ -163,10 +174,10 @@ def open_engine(
     if runtime == "auto":
         candidates = [name for name in manifest.graphs if find_spec(name) is not None]
         if len(candidates) > 1:
-            engines = [_open(folder, manifest, name, threads, providers, options) for name in candidates]
+            engines = [_open(folder, manifest, name, threads, providers, options, device) for name in candidates]
             return _fastest(engines, manifest)
         runtime = candidates[0] if candidates else None
-    return _open(folder, manifest, runtime or default_runtime(manifest), threads, providers, options)
+    return _open(folder, manifest, runtime or default_runtime(manifest), threads, providers, options, device)
 
 
 def default_runtime(manifest: Manifest) -> str:
@@ -189,6 +200,7 @@ def _open(
     threads: int | None,
     providers: Sequence[str] | None,
     options: Mapping[str, Any] | None,
+    device: str | None,
 ) -> Engine:
     if runtime not in RUNTIMES:
         raise InputError(f"There is no runtime {runtime!r}: choose from {', '.join(RUNTIMES)} or auto.")
@@ -201,7 +213,7 @@ def _open(
     graph = manifest.graphs[runtime]
     check_files(folder, graph)
     return ENGINES[runtime](
-        Path(folder, GRAPH_FILES[runtime][0]), threads, providers, {**graph.options, **(options or {})}
+        Path(folder, GRAPH_FILES[runtime][0]), threads, providers, {**graph.options, **(options or {})}, device
     )
 
 

@@ -99,7 +99,7 @@ def open_encoder(
         return TextEncoder(EdgeEncoder(folder, runtime, threads), _lasting_name(known, folder))
     if runtime or threads:
         raise InputError(f"{name} is not an exported model, so it has no runtime to choose: `distilface export` it.")
-    from ..models.model import load_model
+    from ..models.load import load_model
 
     return TextEncoder(load_model(folder, device=device), _lasting_name(known, folder))
 
@@ -116,7 +116,7 @@ def _fingerprint(model: Any, name: str) -> str:
         sums = [entry["sha256"] for graph in model.manifest.graphs.values() for entry in graph.files.values()]
         parts = [model.manifest.model["fingerprint"], *sorted(sums)]
     elif hasattr(model, "state_dict"):
-        from ..utils.provenance import model_fingerprint
+        from ..models.fingerprint import model_fingerprint
 
         parts = [model_fingerprint(model), *(type(module).__name__ for module in model)]
     else:

@@ -50,8 +50,8 @@ class ExportedEncoder:
     def encode(self, texts: Sequence[str], prompt_name: str | None = None) -> np.ndarray:
         """Embeddings of length 1, shape (texts, d), float32; by default with the model's default prompt."""
         if len(texts) == 1:  # which skips the threads and the sorting that a list needs
-            return self.model.encode(texts[0], prompt_name=prompt_name, normalize_embeddings=True)[None]
-        return self.model.encode(texts, prompt_name=prompt_name, normalize_embeddings=True, batch_tokens=_RUN_TOKENS)
+            return np.asarray(self.model.encode(texts[0], prompt_name=prompt_name, normalize_embeddings=True)[None])
+        return np.asarray(self.model.encode(texts, prompt_name, normalize_embeddings=True, batch_tokens=_RUN_TOKENS))
 
     def count_tokens(self, texts: Sequence[str], prompt_name: str | None = None) -> list[int]:
         """How many tokens of each text the model reads, special and prompt ones included."""
@@ -122,7 +122,7 @@ def open_encoder(
     folder = str(shipped_model()) if model is None else resolve_name(os.fspath(model))
     if is_export(folder):
         return ExportedEncoder(folder, runtime, threads)
-    from ..models.model import load_model
+    from ..models.load import load_model
 
     opened = load_model(folder, device, runtime=runtime, threads=threads)
     return TorchEncoder(opened, model_name(folder))

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
-from ..models.model import build_model
+from ..models.build import build_model
 from ..modules.multi_layer_pooling import LAYER_REDUCTIONS, resolve_layers
 from ..training.config import resolve_precision
 from .designs import SAMPLERS

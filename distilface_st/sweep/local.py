@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from ..errors import InputError
-from ..models.model import save_model
+from ..models.save import save_model
 from ..training.callbacks import StopOnSignal
 from ..training.train import TrainingInterrupted, model_from_config
 from ..utils.files import atomic_folder

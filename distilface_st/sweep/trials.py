@@ -12,7 +12,7 @@ import torch
 from transformers import TrainerCallback
 
 from ..errors import InputError
-from ..models.model import load_model
+from ..models.load import load_model
 from ..training.config import resolve_precision
 from ..training.history import as_scores
 from ..training.run_record import last_checkpoint

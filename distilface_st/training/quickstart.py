@@ -19,10 +19,11 @@ from ..evaluation.alignment_uniformity import alignment, uniformity
 from ..evaluation.encoding import encode_distinct
 from ..evaluation.retrieval import ranks_of_own, scores_of_ranks
 from ..evaluation.sts import STSEvaluator
-from ..models.model import build_model
+from ..models.build import build_model
+from ..models.fingerprint import model_fingerprint
 from ..pretrained import shipped_model
 from ..utils.files import atomic_folder, write_json
-from ..utils.provenance import model_fingerprint, provenance, text_fingerprint
+from ..utils.provenance import provenance, text_fingerprint
 from .train import TrainingConfig, train
 
 if TYPE_CHECKING:

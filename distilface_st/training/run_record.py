@@ -8,8 +8,9 @@ import shutil
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
+from ..models.fingerprint import model_fingerprint
 from ..utils.files import write_json
-from ..utils.provenance import model_fingerprint, provenance
+from ..utils.provenance import provenance
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -9,7 +9,7 @@ from sentence_transformers.base.sampler import BatchSamplers
 
 from ..errors import InputError
 from ..losses import SimCSELoss
-from ..models.model import build_model
+from ..models.build import build_model
 from .config import TrainingConfig
 from .trainer import TrainingInterrupted, TrainingResult, fit
 
@@ -31,7 +31,7 @@ def model_from_config(config: TrainingConfig, device: str | None = None) -> Sent
     """Build the model that a config describes.
 
     Raises:
-        ValueError: As :func:`distilface_st.models.model.build_model` does.
+        ValueError: As :func:`distilface_st.build_model` does.
     """
     return build_model(
         config.encoder,

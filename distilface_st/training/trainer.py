@@ -26,9 +26,9 @@ from transformers import (
 )
 
 from ..errors import InputError, MissingExtraError
-from ..models.model import save_model
+from ..models.fingerprint import model_fingerprint
+from ..models.save import save_model
 from ..utils.files import write_json
-from ..utils.provenance import model_fingerprint
 from .acceleration import accelerated
 from .callbacks import HistoryCallback, StopOnSignal
 from .config import resolve_precision

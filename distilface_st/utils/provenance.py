@@ -10,10 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import Iterable
-
-    from torch import nn
 
 _PACKAGES = (
     "distilface-st",
@@ -44,28 +41,6 @@ def versions() -> dict[str, str]:
 def command() -> str:
     """The command line as typed, the program's folder left out."""
     return " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])
-
-
-def model_fingerprint(model: nn.Module) -> str:
-    """64-bit BLAKE2b of all parameters and buffers, by name: equal weights give equal fingerprints."""
-    import torch
-
-    digest = hashlib.blake2b(digest_size=8)
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(name.encode())
-        raw = tensor.detach().cpu().contiguous().flatten().view(torch.uint8)
-        digest.update(raw.numpy().data)
-    return digest.hexdigest()
-
-
-def file_fingerprint(paths: Iterable[str | os.PathLike[str]]) -> str:
-    """64-bit BLAKE2b over the bytes of the given files, in the given order."""
-    digest = hashlib.blake2b(digest_size=8)
-    for path in paths:
-        with open(path, "rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
-    return digest.hexdigest()
 
 
 def text_fingerprint(texts: Iterable[str]) -> str:

@@ -18,7 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from distilface_st.datasets.python_docs import PACKAGES, gather_python_docs
-from distilface_st.models.model import build_model
+from distilface_st.models.build import build_model
 from distilface_st.pretrained import bundled_encoder
 from distilface_st.training import quickstart
 from distilface_st.training.train import train

@@ -26,7 +26,7 @@ from types import SimpleNamespace
 
 from distilface_st.datasets.sts import load_sts
 from distilface_st.distillation.student import make_student
-from distilface_st.models.model import save_model
+from distilface_st.models.save import save_model
 from distilface_st.pretrained import bundled_encoder
 from distilface_st.sweep import SweepPlan, read_results, read_space, write_report
 from distilface_st.sweep.problems import Problems

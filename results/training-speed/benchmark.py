@@ -129,7 +129,7 @@ def work(arm: str, name: str, precision: str, arguments: argparse.Namespace) -> 
     from transformers.utils import logging
 
     from distilface_st.losses import SimCSELoss
-    from distilface_st.models.model import build_model
+    from distilface_st.models.build import build_model
     from distilface_st.training.acceleration import _keep_memory, accelerated
 
     logging.disable_progress_bar()

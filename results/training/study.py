@@ -26,7 +26,7 @@ from distilface_st.datasets.sentences import load_sentences
 from distilface_st.datasets.sts import AVERAGE6, load_sts
 from distilface_st.datasets.text_data import TextData
 from distilface_st.evaluation.sts import STSEvaluator
-from distilface_st.models.model import build_model
+from distilface_st.models.build import build_model
 from distilface_st.pretrained import bundled_encoder
 from distilface_st.training.history import read_history
 from distilface_st.training.train import TrainingConfig, model_from_config, train

@@ -18,7 +18,9 @@ from distilface_st.benchmark.texts import benchmark_texts
 from distilface_st.benchmark.variants import KINDS, Arm, bytes_needed, forward_flops, labels, prepare_arms
 from distilface_st.datasets.sts import STSSubset, STSTask
 from distilface_st.errors import InputError
-from distilface_st.models.model import build_model, load_model, save_model
+from distilface_st.models.build import build_model
+from distilface_st.models.load import load_model
+from distilface_st.models.save import save_model
 
 WORDS = "the man ran to a big red house in town and ate fish with his small old cat by day".split()
 

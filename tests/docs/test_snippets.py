@@ -13,7 +13,9 @@ from sentence_transformers import SentenceTransformer
 
 from distilface_st.datasets.sts import load_sts
 from distilface_st.evaluation.sts import sts_suite
-from distilface_st.models.model import build_model, load_model, save_model
+from distilface_st.models.build import build_model
+from distilface_st.models.load import load_model
+from distilface_st.models.save import save_model
 from distilface_st.sweep import read_space
 from distilface_st.sweep.problems import Problems
 

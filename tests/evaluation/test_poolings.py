@@ -14,7 +14,7 @@ from distilface_st.datasets.sts import STSSubset, STSTask
 from distilface_st.errors import InputError
 from distilface_st.evaluation.poolings.bank import PoolingBank, pooling_key
 from distilface_st.evaluation.poolings.study import PoolingStudy, score_poolings
-from distilface_st.models.model import build_model
+from distilface_st.models.build import build_model
 from distilface_st.modules.multi_layer_pooling import LAYER_REDUCTIONS, LAYER_SELECTIONS, MultiLayerPooling
 from tests.conftest import make_encoder
 

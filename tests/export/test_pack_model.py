@@ -106,7 +106,7 @@ def test_the_folder_holds_no_weights_twice_and_no_float_ones(tiny_student, packe
 
 
 def test_the_manifest_names_both_files_and_the_fingerprint_of_what_opens(packed):
-    from distilface_st.utils.provenance import model_fingerprint
+    from distilface_st.models.fingerprint import model_fingerprint
 
     manifest = read_manifest(packed)
     graph = manifest.graphs["onnxruntime"]

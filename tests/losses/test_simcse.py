@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
 
 from distilface_st.losses import SimCSELoss
-from distilface_st.models.model import build_model
+from distilface_st.models.build import build_model
 
 SENTENCES = ["the man is in the house", "a cat and a dog", "war and music", "he was the king of a small country"]
 

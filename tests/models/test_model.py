@@ -12,7 +12,9 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Dense, Normalize, Pooling, Transformer
 
 from distilface_st.errors import InputError
-from distilface_st.models.model import build_model, load_model, portable_model, push_to_hub, save_model
+from distilface_st.models.build import build_model
+from distilface_st.models.load import load_model
+from distilface_st.models.save import portable_model, push_to_hub, save_model
 from distilface_st.modules import MultiLayerPooling
 
 SENTENCES = ["the man is in the house", "a cat", "he was the king of a small country in the north"]
@@ -240,7 +242,7 @@ def test_a_failed_save_leaves_the_old_folder(tiny_encoder, tmp_path, monkeypatch
     folder.mkdir()
     (folder / "precious.txt").write_text("kept")
     monkeypatch.setattr(
-        "distilface_st.models.model.write_card", lambda *_, **__: (_ for _ in ()).throw(OSError("disk full"))
+        "distilface_st.models.save.write_card", lambda *_, **__: (_ for _ in ()).throw(OSError("disk full"))
     )
     with pytest.raises(OSError, match="disk full"):
         save_model(build_model(tiny_encoder, device="cpu"), folder)

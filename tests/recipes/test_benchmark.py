@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from distilface_st.models.model import build_model, save_model
+from distilface_st.models.build import build_model
+from distilface_st.models.save import save_model
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -7,7 +7,9 @@ import pytest
 from pyarrow import parquet
 
 from distilface_st.models import encode_file as encoding
-from distilface_st.models.model import build_model, load_model, save_model
+from distilface_st.models.build import build_model
+from distilface_st.models.load import load_model
+from distilface_st.models.save import save_model
 
 LINES = ["the cat", "", "a man in the house", "war", "the king and the queen"]
 

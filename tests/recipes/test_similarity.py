@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from distilface_st.models.model import build_model, save_model
+from distilface_st.models.build import build_model
+from distilface_st.models.save import save_model
 
 
 @pytest.fixture

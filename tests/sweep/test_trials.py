@@ -11,7 +11,7 @@ import pytest
 
 from distilface_st.datasets.sts import STSSubset, STSTask
 from distilface_st.evaluation.sts import STSEvaluator
-from distilface_st.models.model import load_model
+from distilface_st.models.load import load_model
 from distilface_st.sweep import Choice, Space, run_sweep
 from distilface_st.sweep.store import SweepStore
 from distilface_st.sweep.trials import run_trial

@@ -8,7 +8,8 @@ from dataclasses import replace
 import pytest
 
 from distilface_st.errors import InputError
-from distilface_st.models.model import build_model, load_model
+from distilface_st.models.build import build_model
+from distilface_st.models.load import load_model
 from distilface_st.sweep import Choice, Space, checked, run_sweep
 from distilface_st.sweep.untrained import UNTRAINED
 from distilface_st.training.history import read_history

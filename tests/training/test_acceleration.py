@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from distilface_st.losses import SimCSELoss
-from distilface_st.models.model import build_model
+from distilface_st.models.build import build_model
 from distilface_st.training.acceleration import ATTENTION, FastDropout, accelerated, fast_dropout
 
 if TYPE_CHECKING:

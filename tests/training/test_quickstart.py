@@ -98,7 +98,7 @@ def test_nothing_is_left_of_a_run_that_fails(run, library, monkeypatch, tmp_path
 
 
 def test_search_finds_the_entry_that_a_question_repeats(library, tiny_encoder, few_docs):
-    from distilface_st.models.model import build_model
+    from distilface_st.models.build import build_model
 
     model = build_model(tiny_encoder, layers="last", device="cpu")
     wanted = few_docs.entries[17]

@@ -19,7 +19,7 @@ from sentence_transformers.base.evaluation import BaseEvaluator
 from distilface_st.datasets.pairs import load_pairs
 from distilface_st.datasets.sentences import load_sentences
 from distilface_st.errors import InputError
-from distilface_st.models.model import load_model
+from distilface_st.models.load import load_model
 from distilface_st.training.history import read_history
 from distilface_st.training.train import TrainingConfig, TrainingInterrupted, hold_out, model_from_config, train
 

@@ -14,9 +14,10 @@ from torch import Tensor, nn
 from tqdm import tqdm  # type: ignore[import-untyped]
 
 from ...errors import InputError
-from ...models.model import build_model
+from ...models.build import build_model
+from ...models.fingerprint import model_fingerprint
 from ...modules.multi_layer_pooling import LAYER_REDUCTIONS, LAYER_SELECTIONS, resolve_layers
-from ...utils.provenance import command, model_fingerprint, text_fingerprint, versions
+from ...utils.provenance import command, text_fingerprint, versions
 from ..correlation import averages, check_aggregation, score_task
 from ..sts import distinct_labels
 from .bank import PoolingBank, PoolingKey, pooling_key
@@ -134,7 +135,7 @@ def score_poolings(
     vectors are kept until its last pair is scored, so memory grows with the pairs' scores, not with the vectors.
 
     Args:
-        encoder: Anything :func:`distilface_st.models.model.build_model` takes; an existing pooling is left aside.
+        encoder: Anything :func:`distilface_st.build_model` takes; an existing pooling is left aside.
         tasks: The STS sets.
         pooling_modes: Token poolings, from those of sentence-transformers' ``Pooling``.
         aggregation: ``all``, ``mean`` or ``wmean``, see :func:`distilface_st.evaluation.correlation.score_task`.

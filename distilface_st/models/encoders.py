@@ -1,0 +1,169 @@
+"""One encoder for every room: opened by name, the fast way where there is one, and asked for rows of length 1.
+
+An encoder is anything with sentence-transformers' ``encode``: an ``EdgeEncoder``, a ``SentenceTransformer``, or an
+object of a user's own.
+"""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+import numpy as np
+
+from ..errors import InputError
+from ..inference.edge_encoder import EdgeEncoder
+from ..inference.manifest import is_export, read_manifest
+from ..pretrained import BUNDLED, is_shipped, resolve_name
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Iterable, Sequence
+
+    from sentence_transformers import SentenceTransformer
+
+TORCH = "torch"
+"""The runtime that is none of an exported graph's."""
+
+_LONGEST = 512
+"""Tokens of an encoder that does not say how many it reads."""
+
+
+class Encoder(Protocol):
+    """Anything that encodes sentences as ``SentenceTransformer`` does."""
+
+    def encode(self, inputs: list[str], /, *, batch_size: int, show_progress_bar: bool, convert_to_numpy: bool) -> Any:
+        """Embeddings, shape (sentences, d)."""
+
+
+def open_encoder(
+    name: str | os.PathLike[str] | None = None,
+    *,
+    device: str | None = None,
+    runtime: str | None = None,
+    threads: int | None = None,
+) -> EdgeEncoder | SentenceTransformer:
+    """Open a model to embed with: a shipped, packed or exported one without torch, any other with it.
+
+    Args:
+        name: A folder, a Hub name, a shipped model's name, or ``bundled``; by default ``distilface-mini``.
+        device: Where a SentenceTransformer is to run; naming one opens a packed model in torch.
+        runtime: ``torch``, or for an exported model ``onnxruntime``, ``openvino`` or ``auto``; by default the fastest
+            that is installed.
+        threads: For an exported model: processor threads; all cores by default.
+
+    Raises:
+        InputError: As :func:`distilface_st.load_model`.
+        MissingExtraError: The runtime is not installed.
+    """
+    folder = resolve_name(name)
+    if is_export(folder) and device is None and runtime != TORCH:
+        graphs = read_manifest(folder).graphs
+        # A packed model opens in torch, too, so that without an engine it is slower and not out of reach.
+        if runtime or not Path(folder, "encoder").is_dir() or any(find_spec(engine) for engine in graphs):
+            return EdgeEncoder(folder, runtime, threads)
+    from .load import load_model
+
+    return load_model(folder, device, runtime=runtime, threads=threads)
+
+
+def lasting_name(name: str | os.PathLike[str] | None) -> str:
+    """A name that opens the same model from another working folder: the absolute path of a folder, else as it is."""
+    known = str(name if name is not None else "distilface-mini")
+    if is_shipped(known):
+        return f"distilface-{known.removeprefix('distilface-')}"
+    return str(Path(known).absolute()) if Path(known).is_dir() and known != BUNDLED else known
+
+
+def unit_embeddings(
+    encoder: Encoder,
+    texts: Sequence[str],
+    kind: Literal["query", "document"] | None = None,
+    batch_size: int = 32,
+    show_progress_bar: bool = False,
+) -> np.ndarray:
+    """Embeddings of length 1, the way every room asks for them.
+
+    Args:
+        encoder: The encoder, with its own length limit and prompts.
+        texts: The texts.
+        kind: What they are; decides which of the encoder's prompts goes before them.
+        batch_size: Sentences in one forward pass. An ``EdgeEncoder`` cuts its own batches, by tokens.
+        show_progress_bar: Whether the encoder shows its progress.
+
+    Returns:
+        Shape (texts, d), float32, row i for text i; an embedding of zeros stays one.
+
+    Raises:
+        InputError: An embedding is not finite.
+    """
+    encode: Any = encoder.encode if kind is None else getattr(encoder, f"encode_{kind}", encoder.encode)
+    options: dict[str, Any] = {} if isinstance(encoder, EdgeEncoder) else {"batch_size": batch_size}
+    if isinstance(encoder, EdgeEncoder) and len(texts) == 1:
+        rows = encode(texts[0], **options)[None]  # a lone text is spared the threads that a list is worth
+    else:
+        rows = encode(list(texts), show_progress_bar=show_progress_bar, convert_to_numpy=True, **options)
+    embeddings = np.array(rows, dtype=np.float32)
+    if not len(texts):
+        return embeddings.reshape(0, embedding_dimension(encoder))
+    norms = np.linalg.norm(embeddings, axis=1, keepdims=True)
+    if (bad := np.flatnonzero(~np.isfinite(norms))).size:
+        raise InputError(
+            f"The model's embedding of {texts[bad[0]][:80]!r} is not finite ({bad.size} of {len(norms)} are so): its "
+            "weights are damaged, or its training has diverged."
+        )
+    embeddings /= np.maximum(norms, 1e-12)
+    return embeddings
+
+
+def distinct_embeddings(
+    encoder: Encoder, sentences: Iterable[str], batch_size: int, show_progress_bar: bool = False
+) -> tuple[dict[str, int], np.ndarray]:
+    """Encode each distinct sentence once, in one pass, for cosine similarity.
+
+    Args:
+        encoder: The encoder.
+        sentences: Sentences; repeated ones cost nothing.
+        batch_size: See :func:`unit_embeddings`.
+        show_progress_bar: See there.
+
+    Returns:
+        The row of each sentence, and rows of length 1, shape (distinct sentences, d), float32.
+
+    Raises:
+        InputError: An embedding is zero, so that its cosine is undefined, or not finite.
+    """
+    rows = {sentence: row for row, sentence in enumerate(dict.fromkeys(sentences))}
+    texts = list(rows)
+    embeddings = unit_embeddings(encoder, texts, None, batch_size, show_progress_bar)
+    if (zero := np.flatnonzero(~embeddings.any(axis=1))).size:
+        raise InputError(
+            f"The model's embedding of {texts[zero[0]]!r} is zero ({zero.size} of {len(texts)} are so): "
+            "cosine similarity is undefined. Training may have diverged."
+        )
+    return rows, embeddings
+
+
+def embedding_dimension(encoder: Encoder) -> int:
+    """Width of an encoder's embeddings: what it says, or what it gives."""
+    known = getattr(encoder, "get_embedding_dimension", lambda: None)()
+    return int(known or unit_embeddings(encoder, ["."]).shape[1])
+
+
+def longest_input(encoder: Encoder) -> int:
+    """Tokens that an encoder reads at most, special ones included."""
+    return int(getattr(encoder, "max_seq_length", None) or _LONGEST)
+
+
+def token_counts(encoder: Encoder, texts: Sequence[str]) -> list[int]:
+    """Tokens of each text before any cut, special ones left out; characters over four where there is no tokenizer."""
+    if not texts:
+        return []
+    if isinstance(encoder, EdgeEncoder):
+        return encoder.token_counts(texts)
+    tokenizer = getattr(encoder, "tokenizer", None)
+    if tokenizer is None:
+        return [len(text) // 4 + 1 for text in texts]
+    ids = tokenizer(list(texts), add_special_tokens=False, truncation=False, verbose=False)["input_ids"]
+    return [len(row) for row in ids]

@@ -1,0 +1,112 @@
+"""Open a saved model without running code from it."""
+
+from __future__ import annotations
+
+import json
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.modules import WeightedLayerPooling
+from sentence_transformers.util import load_file_path
+
+from ..errors import InputError
+from ..pretrained import resolve_name
+from .module_list import STOCK_MODULES, downloaded, local_or_hub, read_module_list
+from .packed import ENCODER, is_packed, unpacked
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Sequence
+
+    from ..modules import OnnxEncoder
+
+_EXPORTED = "distilface_st.modules.onnx_encoder.OnnxEncoder"
+
+
+def load_model(
+    path: str | os.PathLike[str] | None = None,
+    device: str | None = None,
+    *,
+    runtime: str | None = None,
+    threads: int | None = None,
+    providers: Sequence[str] | None = None,
+) -> SentenceTransformer:
+    """Open a saved model without running code from it: stock modules and this package's only, safetensors only.
+
+    Args:
+        path: A folder, or a Hub name, of a sentence-transformers model, portable or with this package's modules, or
+            of an exported or packed one; a shipped model's name or ``bundled``; by default ``distilface-mini``.
+        device: Where to put the model; the best there is by default. An exported one stays on the CPU.
+        runtime: For an exported model: ``onnxruntime``, ``openvino``, or ``auto`` to time both; by default see
+            :func:`distilface_st.inference.engines.default_runtime`. A packed model opens in ``torch``, to train it,
+            unless one of these three is given.
+        threads: For an exported model: processor threads; all cores by default.
+        providers: For an exported model: onnxruntime's execution providers, or OpenVINO's device.
+
+    Returns:
+        The model with its prompts and settings. Layer weights of a portable model are frozen, so that training it
+        leaves its layer selection alone.
+
+    Raises:
+        InputError: Nothing there, no module list, a module of another package, or weights that are not safetensors;
+            a runtime for a model that is not exported.
+        MissingExtraError: The runtime is not installed.
+    """
+    name = local_or_hub(resolve_name(path))
+    in_torch = runtime == "torch"
+    engine = {"runtime": None if in_torch else runtime, "threads": threads, "providers": providers}
+    module_list = read_module_list(name)
+    if module_list and module_list[0]["path"] == ENCODER and is_packed(name := downloaded(name)):
+        if not any(engine.values()):
+            with unpacked(name) as folder:
+                return load_model(folder, device)
+        module_list = [{"type": _EXPORTED, "path": ""}]
+    if module_list and module_list[0]["type"] == _EXPORTED:
+        if in_torch:
+            raise InputError(f"{name} holds graphs for other runtimes alone: open the model that it was exported from.")
+        return _open_export(name, module_list, **engine)
+    if any(engine.values()):
+        raise InputError(f"{name} is not an exported model, so it has no runtime to choose: `distilface export` it.")
+    if all(entry["type"].startswith(STOCK_MODULES) for entry in module_list):
+        model = SentenceTransformer(name, device=device, model_kwargs={"use_safetensors": True})
+    else:
+        model = _load_with_our_modules(name, module_list, device)
+    for module in model:
+        if isinstance(module, WeightedLayerPooling):
+            module.requires_grad_(False)
+    return model
+
+
+def _open_export(name: str, entries: list[dict[str, Any]], **engine: Any) -> SentenceTransformer:
+    model = _load_with_our_modules(name, entries, "cpu", **engine)
+    cast("OnnxEncoder", model[0]).engine  # noqa: B018 (opened now, so that damage shows now)
+    return model
+
+
+def _load_with_our_modules(
+    name: str, entries: list[dict[str, Any]], device: str | None, **kwargs: Any
+) -> SentenceTransformer:
+    modules = []
+    for entry in entries:
+        home, _, class_name = entry["type"].rpartition(".")
+        try:
+            module_class = getattr(import_module(home), class_name)
+        except (ImportError, AttributeError) as error:
+            raise InputError(f"{name} names the module {entry['type']}, which this version does not have.") from error
+        modules.append(
+            module_class.load(
+                name, subfolder=entry["path"], model_kwargs={"use_safetensors": True}, backend="torch", **kwargs
+            )
+        )
+    config_file = load_file_path(name, "config_sentence_transformers.json")
+    config = json.loads(Path(config_file).read_text(encoding="utf-8")) if config_file else {}
+    return SentenceTransformer(
+        modules=modules,
+        device=device,
+        prompts=config.get("prompts"),
+        default_prompt_name=config.get("default_prompt_name"),
+        similarity_fn_name=config.get("similarity_fn_name"),
+        truncate_dim=config.get("truncate_dim"),
+    )

@@ -1,0 +1,33 @@
+from __future__ import annotations
+
+import torch
+
+from distilface_st.models.fingerprint import encoder_fingerprint, fingerprints_of, model_fingerprint
+
+
+def test_fingerprints_of_weights_tell_them_apart_and_nothing_else():
+    first, second = torch.nn.Linear(2, 3), torch.nn.Linear(2, 3)
+    assert model_fingerprint(first) != model_fingerprint(second)
+    second.load_state_dict(first.state_dict())
+    assert model_fingerprint(first) == model_fingerprint(second)
+    assert model_fingerprint(first.bfloat16()) != model_fingerprint(second)
+
+
+def test_an_encoders_fingerprint_counts_whatever_decides_its_embeddings(packed, tiny_encoder):
+    from distilface_st import EdgeEncoder, build_model
+
+    first, second = EdgeEncoder(packed), EdgeEncoder(packed)
+    assert encoder_fingerprint(first) == encoder_fingerprint(second)
+    second.max_seq_length -= 1
+    assert encoder_fingerprint(first) != encoder_fingerprint(second)
+    assert fingerprints_of(first) & fingerprints_of(second), "version 0.1 did not count the longest input"
+    second = EdgeEncoder(packed)
+    second.prompts = {"query": "find: "}
+    assert not fingerprints_of(first) & fingerprints_of(second)
+    layers = {encoder_fingerprint(build_model(tiny_encoder, layers=name)) for name in ("last", "last_two", "all")}
+    assert len(layers) == 3
+
+
+def test_an_encoder_without_weights_is_known_by_its_name():
+    encoder = object()
+    assert encoder_fingerprint(encoder, "a") != encoder_fingerprint(encoder, "b")
