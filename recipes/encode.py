@@ -7,7 +7,6 @@ from typing import Annotated
 
 import typer
 
-from ..pretrained import resolve_name
 from ._common import (
     SHIPPED_MODEL,
     BatchSize,
@@ -17,6 +16,7 @@ from ._common import (
     Runtime,
     Threads,
     console,
+    open_model,
     write_result,
 )
 
@@ -35,11 +35,9 @@ def encode(
 ) -> None:
     """Embed a file of any size; row i of the output belongs to record i of the input."""
     from ..models.encode_file import encode_file
-    from ..models.load import load_model
-    from ._progress import progress_bar, quiet_libraries
+    from ._progress import progress_bar
 
-    quiet_libraries()
-    opened = load_model(resolve_name(model), device=device, runtime=runtime, threads=threads)
+    opened = open_model(model, device, runtime, threads)
     with progress_bar() as bar:
         task = bar.add_task("encoding", total=None)
         result = encode_file(

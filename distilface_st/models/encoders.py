@@ -15,7 +15,7 @@ import numpy as np
 from ..errors import InputError
 from ..inference.edge_encoder import EdgeEncoder
 from ..inference.manifest import is_export, read_manifest
-from ..pretrained import BUNDLED, is_shipped, resolve_name
+from ..pretrained import BUNDLED, find_model, is_shipped
 
 if TYPE_CHECKING:
     import os
@@ -57,15 +57,21 @@ def open_encoder(
         InputError: As :func:`distilface_st.load_model`.
         MissingExtraError: The runtime is not installed.
     """
-    folder = resolve_name(name)
-    if is_export(folder) and device is None and runtime != TORCH:
-        graphs = read_manifest(folder).graphs
-        # A packed model opens in torch, too, so that without an engine it is slower and not out of reach.
-        if runtime or not Path(folder, "encoder").is_dir() or any(find_spec(engine) for engine in graphs):
-            return EdgeEncoder(folder, runtime, threads)
-    from .load import load_model
+    if needs_torch(name, device, runtime):
+        from .load import load_model
 
-    return load_model(folder, device, runtime=runtime, threads=threads)
+        return load_model(name, device, runtime=runtime, threads=threads)
+    return EdgeEncoder(name, runtime, threads)
+
+
+def needs_torch(name: str | os.PathLike[str] | None, device: str | None = None, runtime: str | None = None) -> bool:
+    """Whether :func:`open_encoder` opens a model in torch, which takes seconds to import. The arguments are its own."""
+    folder = find_model(name)
+    if device is not None or runtime == TORCH or not is_export(folder):
+        return True
+    # A packed model opens in torch, too: where no engine is installed it is slower, and not out of reach.
+    is_packed = Path(folder, "encoder").is_dir()
+    return runtime is None and is_packed and not any(find_spec(engine) for engine in read_manifest(folder).graphs)
 
 
 def lasting_name(name: str | os.PathLike[str] | None) -> str:

@@ -12,8 +12,8 @@ from sentence_transformers.sentence_transformer.modules import WeightedLayerPool
 from sentence_transformers.util import load_file_path
 
 from ..errors import InputError
-from ..pretrained import resolve_name
-from .module_list import STOCK_MODULES, downloaded, local_or_hub, read_module_list
+from ..pretrained import find_model
+from .module_list import STOCK_MODULES, downloaded, read_module_list
 from .packed import ENCODER, is_packed, unpacked
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def load_model(
             a runtime for a model that is not exported.
         MissingExtraError: The runtime is not installed.
     """
-    name = local_or_hub(resolve_name(path))
+    name = find_model(path)
     in_torch = runtime == "torch"
     engine = {"runtime": None if in_torch else runtime, "threads": threads, "providers": providers}
     module_list = read_module_list(name)
