@@ -7,18 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ._common import (
-    SHIPPED_MODEL,
-    BatchSize,
-    Device,
-    JsonFile,
-    ModelOption,
-    Runtime,
-    Threads,
-    console,
-    open_model,
-    write_result,
-)
+from ._common import SHIPPED_MODEL, Device, JsonFile, ModelOption, Runtime, Threads, console, open_model, write_result
 
 
 def encode(
@@ -27,7 +16,10 @@ def encode(
     model: ModelOption = SHIPPED_MODEL,
     column: Annotated[str | None, typer.Option(help="Column or field with the text.")] = None,
     normalize: Annotated[bool, typer.Option("--normalize", help="Scale embeddings to length 1.")] = False,
-    batch_size: BatchSize = 64,
+    batch_size: Annotated[
+        int | None,
+        typer.Option(min=1, help="Sentences in one forward pass. Default: 32 in torch, else as many as are fast."),
+    ] = None,
     device: Device = None,
     runtime: Runtime = None,
     threads: Threads = None,
@@ -46,7 +38,7 @@ def encode(
             output,
             column=column,
             batch_size=batch_size,
-            normalize=normalize,
+            normalize_embeddings=normalize,
             progress=lambda done: bar.update(task, completed=done),
         )
     console().print(f"{result['rows']:,} embeddings of {result['dimension']} dimensions: {output}")
