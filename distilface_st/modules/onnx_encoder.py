@@ -62,7 +62,12 @@ class OnnxEncoder(InputModule):
         self.folder = Path(folder).absolute()
         self.manifest = read_manifest(folder)
         self.runtime = runtime
-        self._engine_options: dict[str, Any] = {"threads": threads, "providers": providers, "options": options, "device": device}
+        self._engine_options: dict[str, Any] = {
+            "threads": threads,
+            "providers": providers,
+            "options": options,
+            "device": device,
+        }
         self._tokenizer = SentenceTokenizer(self.folder, self.manifest)
         self._prompt_lengths: dict[str, int] = {}
         self._engine: Engine | None = None
