@@ -123,7 +123,7 @@ def _show(report: BenchmarkReport) -> None:
     cost: list[Column] = [
         ("params M", lambda variant: f"{variant.parameters / 1e6:.1f}"),
         ("disk MB", lambda variant: f"{variant.bytes_on_disk / 1e6:.1f}"),
-        ("peak MB", lambda variant: _number((variant.peak_memory_bytes or 0) / 1e6 or None, ",.0f")),
+        ("peak MB", lambda variant: _number(variant.peak_memory_bytes and variant.peak_memory_bytes / 1e6, ",.0f")),
         ("load s", lambda variant: _short(variant.figures["load"].median)),
         ("cold start s", lambda variant: _short(variant.figures["cold_start"].median)),
         ("total s", lambda variant: _short(median(variant.figures["one_by_one"].seconds))),

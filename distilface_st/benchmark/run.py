@@ -8,7 +8,7 @@ import warnings
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -18,7 +18,7 @@ from ..utils.provenance import command, text_fingerprint, versions
 from .report import BenchmarkReport, Quality, Timing, VariantReport, baseline_of, machine, summarize
 from .texts import STSB, benchmark_texts
 from .variants import EXPORTS, KINDS, labels, prepare_variants
-from .worker import Timed, VariantError, Worker
+from .worker import VariantError, Worker
 
 if TYPE_CHECKING:
     import os
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from .report import Variant
     from .texts import BenchmarkText
 
-    P = ParamSpec("P")
     T = TypeVar("T")
 
 _BATCHES, _BATCHES_TOKENS = (8, 16, 32, 64, 128), (256, 512, 1024, 2048, 4096)
@@ -147,22 +146,20 @@ class _Run:
         batched = [name for name in self.texts if name != "one_by_one"]
         default = {name: worker.default_batch for name, worker in self.workers.items()}
         for repeat in range(1, repeats + 1):
-            self._time("one_by_one", "one_by_one", repeat, {})
+            self._each(f"repeat {repeat}, one_by_one", self._time, "one_by_one", "one_by_one", repeat, {})
             for text in batched:
-                self._time(text, f"{text}_batch32", repeat, default)
+                self._each(f"repeat {repeat}, {text}_batch32", self._time, text, f"{text}_batch32", repeat, default)
         memory = self._each("memory", lambda variant: self.workers[variant.id].ask("peak_memory"))
         # The best batch is found on half of each text, once, and then timed on all of it.
         best = {text: self._each(f"best batch, {text}", self._best_batch, text) for text in batched}
         for repeat in range(1, repeats + 1):
             for text in batched:
-                self._time(text, f"{text}_best", repeat, best[text])
+                self._each(f"repeat {repeat}, {text}_best", self._time, text, f"{text}_best", repeat, best[text])
         quality = self._each("scoring", self._score, tasks)
         return [self._report(variant, memory, embeddings, quality) for variant in self.variants]
 
-    def _each(
-        self, step: str, do: Callable[Concatenate[Variant, P], T], *args: P.args, **kwargs: P.kwargs
-    ) -> dict[str, T]:
-        """Do something with every variant in turn; one whose process ends is left out from then on.
+    def _each(self, step: str, do: Callable[..., T], *arguments: Any) -> dict[str, T]:
+        """Call ``do(variant, *arguments)`` for every variant; one whose process ends is left out from then on.
 
         Returns:
             What it gave, by the variant's id.
@@ -174,7 +171,7 @@ class _Run:
         for variant in tuple(self.variants):
             self.progress(f"{step}: {variant.id}")
             try:
-                found[variant.id] = do(variant, *args, **kwargs)
+                found[variant.id] = do(variant, *arguments)
             except VariantError as failure:
                 self.variants.remove(variant)
                 self.failures.append(str(failure))
@@ -200,23 +197,19 @@ class _Run:
         embeddings: np.ndarray = worker.ask("embed", sentences="sentences", batch=worker.default_batch)
         return embeddings
 
-    def _time(self, text: str, figure: str, repeat: int, batches: dict[str, int]) -> None:
-        """Time every variant on a text; without a batch, one call a sentence."""
-
-        def time_one(variant: Variant) -> None:
-            batch = batches.get(variant.id)
-            self._note(variant, figure, repeat, *self._ask_time(variant, text, batch), batch)
-
-        self._each(f"repeat {repeat}, {figure}", time_one)
+    def _time(self, variant: Variant, text: str, figure: str, repeat: int, batches: dict[str, int]) -> None:
+        """Time a variant on a text at its batch of ``batches``; without one, one call a sentence."""
+        batch = batches.get(variant.id)
+        seconds = self._seconds(variant, text, batch)
+        self._note(variant, figure, repeat, seconds, len(self.texts[text].sentences), batch)
 
     def _best_batch(self, variant: Variant, text: str) -> int:
         sizes = _BATCHES_TOKENS if variant.kind == "edge" else _BATCHES
-        return min(sizes, key=lambda size: self._ask_time(variant, text, size, step=2).seconds)
+        return min(sizes, key=lambda size: self._seconds(variant, text, size, step=2))
 
-    def _ask_time(self, variant: Variant, text: str, batch: int | None, step: int = 1) -> Timed:
+    def _seconds(self, variant: Variant, text: str, batch: int | None, step: int = 1) -> float:
         time.sleep(_SETTLE_SECONDS)  # engines' threads spin for a while after their last call
-        timed: Timed = self.workers[variant.id].ask("time", text=text, batch=batch, step=step)
-        return timed
+        return float(self.workers[variant.id].ask("time", text=text, batch=batch, step=step))
 
     def _note(
         self, variant: Variant, figure: str, repeat: int, seconds: float, sentences: int = 1, batch: int | None = None

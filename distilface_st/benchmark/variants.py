@@ -47,17 +47,7 @@ def prepare_variants(
     scratch: Path,
     progress: Callable[[str], Any],
 ) -> list[Variant]:
-    """Open every model once, make the exports, and list the variants.
-
-    Args:
-        models: Folders of models, plain, exported or packed; shipped ones by name; ``bundled``; Hub names.
-        exports: What to make of each plain model, from ``EXPORTS``.
-        kinds: Which variants to list, from ``KINDS``.
-        scratch: An empty folder for models without one and for exports.
-        progress: Called with what is being done.
-
-    Returns:
-        The variants, model by model; first of each, where asked for, ``torch``.
+    """Open every model once, make the exports in ``scratch``, and list the variants, model by model, ``torch`` first.
 
     Raises:
         InputError: A model that cannot be opened or exported, or no variant at all.

@@ -55,13 +55,6 @@ class Opened(NamedTuple):
     computes_in: str
 
 
-class Timed(NamedTuple):
-    """One timing: seconds, and how many sentences were encoded in them."""
-
-    seconds: float
-    sentences: int
-
-
 class Worker:
     """The process of one variant, with its model opened.
 
@@ -166,13 +159,13 @@ class VariantProcess:
         """Keep texts by name, so that no timing includes their transfer."""
         self.texts |= texts
 
-    def time(self, text: str, batch: int | None, step: int = 1) -> Timed:
-        """Time the encoding of every ``step``-th sentence of a text; without a batch, one call a sentence."""
+    def time(self, text: str, batch: int | None, step: int = 1) -> float:
+        """Seconds to encode every ``step``-th sentence of a text; without a batch, one call a sentence."""
         sentences = self.texts[text][::step]
         self._encode(sentences[::_WARM_UP], batch)
         start = time.perf_counter()
         self._encode(sentences, batch)
-        return Timed(time.perf_counter() - start, len(sentences))
+        return time.perf_counter() - start
 
     def embed(self, sentences: list[str] | str, batch: int) -> np.ndarray:
         """Embeddings of sentences, or of the text of that name; shape (sentences, d), float32."""

@@ -200,7 +200,7 @@ def test_exports_are_compared_with_the_torch_model_of_the_same_weights(
     assert any("STS-B" in note for note in found.notes)
 
 
-def test_figures_are_medians_with_spread_and_ratios_say_how_many_times_as_fast() -> None:
+def test_figures_are_medians_with_least_and_most_and_ratios_say_how_many_times_as_fast() -> None:
     base, fast = make_variant("torch", "torch"), make_variant("onnx-int8/edge", "edge")
     timings = [
         Timing(order, "model", variant.variant, figure, repeat, seconds, 10)
