@@ -31,7 +31,7 @@ from pareto import plot, write_table
 from peers import COST, OURS, PEER, Arm, arms
 
 import distilface_st
-from distilface_st.benchmark.machine import machine
+from distilface_st.benchmark.report import machine
 from distilface_st.datasets.sts import AVERAGE6, load_sts
 from distilface_st.evaluation.retrieval import RetrievalEvaluator, scores_of_ranks
 from distilface_st.evaluation.sts import sts_suite

@@ -35,7 +35,7 @@ from urllib.request import urlopen
 
 import numpy as np
 
-from distilface_st.benchmark.machine import machine
+from distilface_st.benchmark.report import machine
 from distilface_st.datasets.python_docs import python_sentences
 from distilface_st.utils.files import write_json
 from distilface_st.utils.provenance import provenance, text_fingerprint
