@@ -18,10 +18,11 @@ import torch
 from sentence_transformers import SentenceTransformer
 from tokenizers import Tokenizer
 
-from distilface_st import EdgeEncoder, bundled_encoder
+from distilface_st import EdgeEncoder
 from distilface_st.benchmark.models import open_model
 from distilface_st.benchmark.variants import bytes_needed
 from distilface_st.inference.manifest import read_manifest
+from distilface_st.pretrained import bundled_encoder
 
 if TYPE_CHECKING:
     from collections.abc import Callable
