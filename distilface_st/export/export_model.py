@@ -120,8 +120,8 @@ def export_model(
         before = _score(model, scored_pairs) if scored_pairs else None
         for kind in formats:
             progress(f"{kind}: converting")
-            writer = _GraphWriter(FORMATS[kind](spec), model, folder, scored_pairs, before, progress)
-            manifest = writer.write_within(manifest, max_loss)
+            writer = _GraphWriter(FORMATS[kind](spec), model, folder, manifest, scored_pairs, before, progress)
+            manifest = writer.write_within(max_loss)
         manifest.write(folder)
         _reopened(model, folder).save(str(folder), create_model_card=False)
         save_truncate_dim(model, folder)
@@ -136,46 +136,43 @@ class _GraphWriter:
     built: GraphFormat
     model: SentenceTransformer
     folder: Path
+    manifest: Manifest
     scored_pairs: STSTask | None
     before: float | None
     progress: Callable[[str], Any]
 
-    def write_within(self, manifest: Manifest, max_loss: float | None) -> Manifest:
-        """Write the graph with the fewest layers in float that loses no more than ``max_loss``; add it to a manifest.
-
-        Raises:
-            InputError: It loses more with every linear layer in float.
-        """
-        runtime, spec = self.built.runtime, self.built.spec
-        written = self._write(manifest, ())
+    def write_within(self, max_loss: float | None) -> Manifest:
+        """The manifest with the graph that has the fewest layers in float and loses no more than ``max_loss``."""
+        spec = self.built.spec
+        written = self._write(())
         if max_loss is None or self._loss(written) <= max_loss:
             return written
-        self.progress(f"{runtime}: finding the layers that int8 hurts")
+        self.progress(f"{self.built.runtime}: finding the layers that int8 hurts")
         tensors = [{key: torch.from_numpy(value) for key, value in batch.items()} for batch in spec.batches]
         order = most_sensitive_first(spec.graph, tensors)
-        found = self._write(manifest, order)
+        found = self._write(order)
         if self._loss(found) > max_loss:
             raise InputError(
                 f"int8 loses {self._loss(written):.2f} points, and still {self._loss(found):.2f} with every linear "
                 f"layer in float: a loss of at most {max_loss} cannot be met. Nothing was written."
             )
-        # The loss falls with every layer that stays in float, as good as always: halving finds how many it takes.
+        # More layers in float all but always lose less, so halving finds how many it takes.
         low, high = 0, len(order)
         while high - low > 1:
             middle = (low + high) // 2
-            written = self._write(manifest, order[:middle])
+            written = self._write(order[:middle])
             if self._loss(written) <= max_loss:
                 high, found = middle, written
             else:
                 low = middle
-        return found if written is found else self._write(manifest, order[:high])
+        return found if written is found else self._write(order[:high])
 
-    def _write(self, manifest: Manifest, keep_in_float: Collection[str]) -> Manifest:
+    def _write(self, keep_in_float: Collection[str]) -> Manifest:
         runtime = self.built.runtime
         self.progress(f"{runtime}: writing" + (f", {len(keep_in_float)} layers in float" if keep_in_float else ""))
         check = self.built.write(self.folder, keep_in_float)
         graph = Graph(describe_files(self.folder, runtime), self.built.options, tuple(keep_in_float), check)
-        manifest = replace(manifest, graphs={**manifest.graphs, runtime: graph})
+        manifest = replace(self.manifest, graphs={**self.manifest.graphs, runtime: graph})
         if self.scored_pairs is None or self.before is None:
             return manifest
         self.progress(f"{runtime}: scoring")

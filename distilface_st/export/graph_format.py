@@ -80,17 +80,10 @@ class GraphFormat(ABC):
         return {}
 
     def write(self, folder: Path, keep_in_float: Collection[str] = ()) -> dict[str, float]:
-        """Write the graph's files and compare it with the torch model.
-
-        Args:
-            folder: Where to write.
-            keep_in_float: Names of linear layers that int8 leaves alone.
+        """Write the graph's files, with the named linear layers in float, and compare it with the torch model.
 
         Returns:
             How far it is from the model, see :func:`verify`.
-
-        Raises:
-            InputError: The graph is not the model.
         """
         path = folder / GRAPH_FILES[self.runtime][0]
         self._save(path, keep_in_float)
@@ -119,14 +112,9 @@ def verify(
     max_tokens: int,
     text: Sequence[dict[str, np.ndarray]] = (),
 ) -> dict[str, float]:
-    """Compare embeddings of random batches and, for int8, of text.
+    """Compare a model's embeddings in torch and in an engine: of random batches and, for int8, of some of ``text``.
 
-    Args:
-        graph: The model in torch.
-        engine: The exported graph.
-        precision: ``fp32``, ``fp16`` or ``int8``, which says how alike they must be.
-        max_tokens: The model's longest input.
-        text: Batches of real text; a few of them are compared.
+    How alike they must be depends on the precision.
 
     Returns:
         ``max_abs_difference``, ``min_cosine`` and ``mean_cosine`` over random batches, with text also
@@ -184,11 +172,7 @@ def _refuse_below(least: float, cosines: np.ndarray, what: str) -> None:
 
 
 def require_nncf() -> Any:
-    """The module nncf, its log silenced.
-
-    Raises:
-        MissingExtraError: It is not installed.
-    """
+    """The module nncf, its log silenced."""
     with quiet():
         nncf = require("nncf", "Calibrated (static) quantization", "openvino")
     nncf.set_log_level(logging.ERROR)
@@ -202,12 +186,6 @@ def quantize_static(model: Any, batches: Sequence[dict[str, np.ndarray]], exclud
         model: A float32 graph, an ``onnx.ModelProto`` or an ``openvino.Model``.
         batches: What the graph takes, for calibration.
         excluded: Names of the matrix products that stay in float.
-
-    Returns:
-        The quantized graph.
-
-    Raises:
-        MissingExtraError: nncf is not installed.
     """
     nncf = require_nncf()
     with quiet():

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor
+from transformers import AttentionInterface
+from transformers.masking_utils import AttentionMaskInterface, bidirectional_mask_function
 from typing_extensions import override
 
 from ..errors import InputError
@@ -104,9 +106,6 @@ def to_onnx(graph: SentenceGraph, fused_attention: bool = True) -> onnx.ModelPro
 @contextlib.contextmanager
 def _attention(graph: SentenceGraph, fused: bool) -> Iterator[None]:
     """Trace the encoder with attention as one operator, or spelled out, and leave it as it was."""
-    from transformers import AttentionInterface
-    from transformers.masking_utils import AttentionMaskInterface
-
     before = graph.encoder.config._attn_implementation
     AttentionInterface.register(_FUSED, _fused_attention)
     AttentionMaskInterface.register(_FUSED, _padding_mask)
@@ -143,8 +142,6 @@ def _fused_attention(
 
 
 def _padding_mask(*args: Any, attention_mask: Tensor | None = None, mask_function: Any = None, **kwargs: Any) -> Any:
-    from transformers.masking_utils import bidirectional_mask_function
-
     if mask_function is not bidirectional_mask_function:
         raise ValueError("attention is masked by more than padding")
     return attention_mask

@@ -54,17 +54,11 @@ def store_as_half(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def quantize_tables(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Store embedding tables as int8 with a scale a row; rows are looked up in int8 and then scaled.
+    """Store a graph's embedding tables, in place, as int8 with a scale a row: rows are looked up and then scaled."""
+    from onnx import numpy_helper
 
-    Args:
-        model: A graph, changed in place.
-    """
-    from onnx import TensorProto, numpy_helper
-
-    for table in list(model.graph.initializer):
+    for table in float_matrices(model):
         name = table.name
-        if table.data_type != TensorProto.FLOAT or len(table.dims) != 2 or np.prod(table.dims) < LARGE:
-            continue
         if lookups := _only_lookups(model, name):
             rows, scales = quantize_rows(numpy_helper.to_array(table))
             table.CopyFrom(numpy_helper.from_array(rows, f"{name}_int8"))
@@ -72,6 +66,15 @@ def quantize_tables(model: onnx.ModelProto) -> onnx.ModelProto:
             for node in lookups:
                 _replace_lookup(model, node, f"{name}_int8", f"{name}_scale")
     return model
+
+
+def float_matrices(model: onnx.ModelProto) -> list[onnx.TensorProto]:
+    """A graph's large constants that are matrices of float32."""
+    return [
+        tensor
+        for tensor in model.graph.initializer
+        if tensor.data_type == tensor.FLOAT and len(tensor.dims) == 2 and np.prod(tensor.dims) >= LARGE
+    ]
 
 
 def quantize_rows(table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -32,7 +32,7 @@ from ..utils.files import atomic_folder
 from .folder import CALIBRATION_SENTENCES, export_card, new_manifest, save_tokenizer, save_truncate_dim, text_batches
 from .graph_format import GraphSpec
 from .onnx_format import OnnxFormat
-from .onnx_precision import LARGE, quantize_dynamic, quantize_rows, round_to_int8
+from .onnx_precision import LARGE, float_matrices, quantize_dynamic, quantize_rows, round_to_int8
 from .sentence_graph import SentenceGraph
 
 if TYPE_CHECKING:
@@ -117,11 +117,7 @@ def pack_model(
 
 
 def int8_weights(model: SentenceTransformer) -> dict[str, np.ndarray]:
-    """A model's state with its large matrices in int8, as :mod:`distilface_st.models.packed` describes it.
-
-    Args:
-        model: A float32 model on the CPU.
-    """
+    """The state of a float32 model with its large matrices in int8, as :mod:`distilface_st.models.packed` has it."""
     linear = {f"{name}.weight" for name, module in model.named_modules() if isinstance(module, nn.Linear)}
     stored: dict[str, np.ndarray] = {}
     for key, tensor in model.state_dict().items():
@@ -260,9 +256,7 @@ def _widen_in_the_graph(model: onnx.ModelProto, shared: dict[_Content, _Place]) 
     """Replace float matrices by their int8 twins in the file, where it has them, and a multiplication."""
     from onnx import TensorProto, helper, numpy_helper
 
-    for tensor in list(model.graph.initializer):
-        if tensor.data_type != TensorProto.FLOAT or len(tensor.dims) != 2 or np.prod(tensor.dims) < LARGE:
-            continue
+    for tensor in float_matrices(model):
         twins = _int8_twins(numpy_helper.to_array(tensor))
         twin = next(((stored, scale) for stored, scale in twins if _Content.of(stored) in shared), None)
         if twin is None:
@@ -285,11 +279,8 @@ def _int8_twins(matrix: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
 
 def _strip(model: onnx.ModelProto) -> None:
     """Remove what does not compute: notes, and shapes that the engine infers anyway."""
-    del model.metadata_props[:]
-    del model.graph.metadata_props[:]
-    del model.graph.value_info[:]
-    for thing in (*model.graph.node, *model.graph.initializer, *model.graph.input, *model.graph.output):
+    graph = model.graph
+    del graph.value_info[:]
+    for thing in (model, graph, *graph.node, *graph.initializer, *graph.input, *graph.output):
         thing.ClearField("doc_string")
         del thing.metadata_props[:]
-    model.ClearField("doc_string")
-    model.graph.ClearField("doc_string")
