@@ -33,7 +33,7 @@ class Graph:
         files: Size in bytes and SHA-256 of each file, by name.
         options: Settings of the engine that the graph was made for.
         kept_in_float: Names of the linear layers that were left in floating point.
-        check: How far the graph was from the torch model, see :func:`distilface_st.export.verification.verify`.
+        check: How far the graph was from the torch model, see :func:`distilface_st.export.graph_format.verify`.
         scores: Spearman x 100 on scored pairs, where they were measured: ``before``, ``after``, ``loss``, ``data``.
     """
 

@@ -3,7 +3,7 @@
     python results/efficiency/quality.py STS_DIR results/efficiency/quality.csv [last_four ...]
 
 Exports the bundled encoder with each layer pooling and scores every graph as a SentenceTransformer (batches of 64).
-Activation scales and smoothing are fit to Python's own docstrings, no STS text.
+Activation scales are fit to Python's own docstrings, no STS text.
 """
 
 from __future__ import annotations

@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from distilface_st import InputError
-from distilface_st.export.sensitivity import linear_layers, most_sensitive_first
+from distilface_st.export.export_model import linear_layers, most_sensitive_first
+from distilface_st.export.graph_format import verify
 from distilface_st.export.sentence_graph import SentenceGraph
-from distilface_st.export.verification import verify
 
 
 class TorchEngine:
