@@ -15,8 +15,7 @@ from sentence_transformers import SentenceTransformer
 
 from distilface_st.datasets.sts import STSSubset, STSTask
 from distilface_st.errors import InputError
-from distilface_st.evaluation.correlation import score_task
-from distilface_st.evaluation.sts import STSEvaluator, sts_suite
+from distilface_st.evaluation.sts import STSEvaluator, score_task, sts_suite
 
 
 class Stub:
