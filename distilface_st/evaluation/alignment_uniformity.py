@@ -107,10 +107,10 @@ class AlignmentUniformityEvaluator(MetricsEvaluator):
         texts = [*self.sentences, *chain.from_iterable(self.pairs)]
         rows, vectors = distinct_embeddings(model, texts, self.batch_size)
         if self.pairs:
-            views = [vectors[[rows[text] for text in side]] for side in zip(*self.pairs, strict=True)]
+            first, second = (vectors[[rows[text] for text in side]] for side in zip(*self.pairs, strict=True))
         else:
-            views = self._dropout_views(cast("SentenceTransformer", model))
-        aligned = alignment(views[0], views[1], self.alpha)
+            first, second = self._dropout_views(cast("SentenceTransformer", model))
+        aligned = alignment(first, second, self.alpha)
         uniform = uniformity(vectors[: len(self.sentences)], self.t)
         found = {"alignment": aligned, "uniformity": uniform, "alignment_uniformity": -(aligned + uniform)}
         return Evaluation(self.prefixed(found), {})
@@ -125,7 +125,7 @@ class AlignmentUniformityEvaluator(MetricsEvaluator):
     def description(self) -> str:
         return "Alignment and Uniformity"
 
-    def _dropout_views(self, model: SentenceTransformer) -> list[np.ndarray]:
+    def _dropout_views(self, model: SentenceTransformer) -> tuple[np.ndarray, np.ndarray]:
         """Encode each sentence twice in training mode; the training's random state and mode are as before, after."""
         if not hasattr(model, "train"):
             raise InputError("The model has no dropout, so it gives no two views of a sentence: give pairs.")
@@ -135,12 +135,12 @@ class AlignmentUniformityEvaluator(MetricsEvaluator):
             torch.manual_seed(self.seed)
             model.train()
             try:
-                views = [distinct_embeddings(_Dropout(model), sentences, self.batch_size)[1] for _ in range(2)]
+                first, second = (distinct_embeddings(_Dropout(model), sentences, self.batch_size)[1] for _ in "12")
             finally:
                 model.train(was_training)
-        if np.array_equal(*views):
+        if np.array_equal(first, second):
             raise InputError("The model has no active dropout, so its two views are the same: give pairs.")
-        return views
+        return first, second
 
 
 class _Dropout:

@@ -239,8 +239,8 @@ class STSEvaluator(MetricsEvaluator):
         if len(labels) > 1:
             choices = [*labels, "average", *(name for name, sets in AVERAGES.items() if set(sets) <= set(labels))]
         if primary is None:
-            preferred = [name for name in ("STS-B-dev", "STS-B") if name in labels]
-            return (preferred or [choices[len(labels) if len(labels) > 1 else 0]])[0]
+            fallback = "average" if len(labels) > 1 else labels[0]
+            return next((name for name in ("STS-B-dev", "STS-B") if name in labels), fallback)
         if primary not in choices:
             raise InputError(f"{primary!r} is no metric of this evaluation: choose from {', '.join(choices)}.")
         return primary
@@ -257,7 +257,8 @@ class STSReport(TypedDict):
     Keys: ``model`` (its name), ``aggregation``, ``scores`` (Spearman of each set), ``subsets`` (Spearman of each subset
     of each set), ``average5`` and ``average6`` (``None`` where a member is not scored), ``pairs`` (of each set),
     ``seconds`` (encoding and scoring), ``versions``, ``pearson`` (of each set), ``command``, ``seed`` (``None``:
-    nothing here is random), ``model_fingerprint`` (of a torch model's weights or of an exported one's graphs, else ``None``), ``data_fingerprint``.
+    nothing here is random), ``model_fingerprint`` (of a torch model's weights or an exported one's graphs, else
+    ``None``), ``data_fingerprint``.
     """
 
     model: str
@@ -320,17 +321,19 @@ def sts_suite(
     found = evaluator.score(model)
     seconds = time.perf_counter() - start
     scores = {score.label: score.total.spearman * 100 for score in found}
+    average = averages(scores)
     fingerprint = None
     if isinstance(model, nn.Module):
         fingerprint = model_fingerprint(model)
-    elif hasattr(model, "manifest"):
+    elif hasattr(model, "manifest"):  # an EdgeEncoder has graphs
         fingerprint = encoder_fingerprint(model)
     return STSReport(
         model=model_name or type(model).__name__,
         aggregation=aggregation,
         scores=scores,
         subsets={s.label: {name: part.spearman * 100 for name, part in s.subsets.items()} for s in found},
-        **averages(scores),  # type: ignore[typeddict-item]
+        average5=average["average5"],
+        average6=average["average6"],
         pairs={task.label: len(task) for task in loaded},
         seconds=round(seconds, 3),
         versions=versions(),

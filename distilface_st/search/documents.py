@@ -51,7 +51,7 @@ def read_documents(
                 if file_kind(path) != ".txt" and named is None and ID_FIELD in record:
                     named = ID_FIELD
                 text_field = text_field or _text_field(record, where)
-            text = record.get(text_field, "")
+            text = record.get(str(text_field), "")
             text = "" if text is None else text
             if text_field not in record or not isinstance(text, str):
                 raise InputError(f"{where}: no text in field {text_field!r}; found: {listed(record)}")
