@@ -9,9 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..datasets.columns import Columns
-from ..datasets.readers import read_blocks
-from ..datasets.sentences import TEXT_COLUMNS
+from ..datasets.readers import TEXT_COLUMNS, Columns, read_blocks
 from ..datasets.sources import find_source
 from ..errors import InputError
 from ..utils.files import atomic_file

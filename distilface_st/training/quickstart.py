@@ -16,10 +16,10 @@ from ..datasets.sts import load_sts
 from ..datasets.text_data import TextData
 from ..errors import InputError
 from ..evaluation.alignment_uniformity import alignment, uniformity
-from ..evaluation.encoding import encode_distinct
 from ..evaluation.retrieval import ranks_of_own, scores_of_ranks
 from ..evaluation.sts import STSEvaluator
 from ..models.build import build_model
+from ..models.encoders import distinct_embeddings as encode_distinct
 from ..models.fingerprint import model_fingerprint
 from ..pretrained import shipped_model
 from ..utils.files import atomic_folder, write_json

@@ -29,7 +29,7 @@ def few_docs(monkeypatch, library):
     ]
     test = [entry for entry in entries if entry.module == "csv"]
     train = [entry for entry in entries if entry.module != "csv"]
-    docs = PythonDocs(train=train, test=test, neighbours=[], entries=entries, counts={"stdlib": len(entries)})
+    docs = PythonDocs(train=train, test=test, entries=entries, counts={"stdlib": len(entries)})
     monkeypatch.setattr(library, "gather_python_docs", lambda packages: docs)
     return docs
 
