@@ -137,7 +137,7 @@ class VectorStore(ABC):
         """Let go of files and connections."""
 
 
-_STORES = {"faiss": ".faiss_store:FaissStore", "milvus": ".milvus_store:MilvusStore"}
+_STORES = {"faiss": ".faiss:FaissStore", "milvus": ".milvus:MilvusStore"}
 
 
 def store_class(kind: str) -> type[VectorStore]:
