@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from distilface_st import InputError
-from distilface_st.search import SearchIndex, delete_from_index, index_corpus
+from distilface_st.search import SearchIndex, delete_from_index
 from distilface_st.search import indexing as indexing_module
 
-from .conftest import write_jsonl
+from .conftest import index_words, write_jsonl
 
 
 def ids(index, query, k=10, **options):
@@ -17,7 +17,7 @@ def ids(index, query, k=10, **options):
 
 @pytest.fixture
 def index(tmp_path, corpus, encoder, settings):
-    counts = index_corpus(corpus, tmp_path / "index", encoder, settings)
+    counts = index_words(corpus, tmp_path / "index", encoder, settings)
     assert counts == {"documents": 6, "blank": 1, "total": 5}
     with SearchIndex.open(tmp_path / "index", encoder) as opened:
         yield opened
@@ -73,7 +73,7 @@ def test_hybrid_ranks_first_what_both_rankings_find(index):
 def test_update_replaces_and_leaves_no_passage_behind(index, tmp_path, encoder):
     index.close()
     changed = [{"id": "cats", "text": "Birds sing."}, {"id": "banks", "text": " "}, {"id": "new", "text": "Snow."}]
-    counts = index_corpus(write_jsonl(tmp_path / "u.jsonl", changed), index.folder, encoder, mode="update")
+    counts = index_words(write_jsonl(tmp_path / "u.jsonl", changed), index.folder, encoder, mode="update")
     assert counts == {"documents": 3, "blank": 1, "total": 5}
     with SearchIndex.open(index.folder, encoder) as opened:
         assert sorted(ids(opened, "birds")) == ["cats", "dogs", "katzen", "new", "rain"]
@@ -87,13 +87,13 @@ def test_delete_and_add(index, tmp_path, encoder):
     gone.write_text("dogs\nnobody\n", encoding="utf-8")
     assert delete_from_index(gone, index.folder) == {"deleted": 1, "missing": 1, "total": 4}
     more = write_jsonl(tmp_path / "more.jsonl", [{"id": "dogs", "text": "A wolf howls.", "lang": "en"}])
-    assert index_corpus(more, index.folder, encoder, mode="add")["total"] == 5
+    assert index_words(more, index.folder, encoder, mode="add")["total"] == 5
     with SearchIndex.open(index.folder, encoder) as opened:
         hit = opened.search(["a wolf howls"], 1)[0][0]
         assert (hit.id, hit.metadata) == ("dogs", {"lang": "en"})
     again = write_jsonl(tmp_path / "again.jsonl", [{"id": "dogs", "text": "A wolf."}])
     with pytest.raises(InputError, match=r"again\.jsonl:1: the index has a document 'dogs' already"):
-        index_corpus(again, index.folder, encoder, mode="add")
+        index_words(again, index.folder, encoder, mode="add")
 
 
 def test_work_cut_off_anywhere_ends_the_same(tmp_path, encoder, settings, monkeypatch):
@@ -112,8 +112,8 @@ def test_work_cut_off_anywhere_ends_the_same(tmp_path, encoder, settings, monkey
 
     for position in (0, 3, 6, 9):
         with pytest.raises(KeyboardInterrupt):
-            index_corpus(corpus, folder, encoder, settings, progress=die_at(position))
-    assert index_corpus(corpus, folder, encoder, settings)["total"] == 11
+            index_words(corpus, folder, encoder, settings, progress=die_at(position))
+    assert index_words(corpus, folder, encoder, settings)["total"] == 11
     with SearchIndex.open(folder, encoder) as opened:
         assert sorted(ids(opened, "common", 20)) == sorted(f"d{i}" for i in range(11))
         assert opened.store.counts().passages == 11
@@ -125,7 +125,7 @@ def test_semantic_search_answers_as_sentence_transformers_does(tmp_path, encoder
 
     texts = ["the cat", "a dog barks", "cats and dogs", "stock market", "the rain"]
     (tmp_path / "c.txt").write_text("\n".join(texts), encoding="utf-8")
-    index_corpus(tmp_path / "c.txt", tmp_path / "index", encoder, settings)
+    index_words(tmp_path / "c.txt", tmp_path / "index", encoder, settings)
     queries = encoder.encode(["the cat and the dog", "market"])
     expected = semantic_search(queries, encoder.encode(texts), top_k=4)
     with SearchIndex.open(tmp_path / "index", encoder) as index:

@@ -3,27 +3,29 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
 from importlib import import_module
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, cast
 
 from ...errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
+    from pathlib import Path
 
     import numpy as np
 
     from ..filters import Condition
     from ..hits import Passage
 
-Scored = tuple[int, float]
-"""Key and similarity of a passage."""
+
+class Scored(NamedTuple):
+    """Key and score of a passage."""
+
+    key: int
+    score: float
 
 
-@dataclass(frozen=True)
-class Counts:
+class Counts(NamedTuple):
     """How much a store holds."""
 
     documents: int
@@ -31,7 +33,7 @@ class Counts:
 
 
 class VectorStore(ABC):
-    """Passages with their vectors, of length 1, in a folder or behind an address.
+    """Passages with their vectors, of length 1, in a folder or on a server.
 
     Every passage has a key, a whole number. A change is made whole or not at all, and with it the ``position`` that
     the caller gives, so that work that was killed goes on where it was. Searches may come from several threads.
@@ -39,11 +41,12 @@ class VectorStore(ABC):
     Args:
         folder: The index's folder, which holds the store's files, if it has any.
         dimension: Width of the vectors.
-        settings: The store's own settings, JSON values, as kept in the index's manifest.
+        settings: The store's own settings, JSON values, as :meth:`check` returns them.
         create: Make a new store; otherwise open the one that is there.
     """
 
-    kind: ClassVar[str]
+    files: ClassVar[tuple[str, ...]]
+    """Names of all files and folders that an empty store has: what may be removed where making one was cut off."""
     is_transactional: ClassVar[bool]
     """Whether a change that was cut off leaves nothing behind; otherwise making it again completes it."""
 
@@ -69,7 +72,7 @@ class VectorStore(ABC):
         Args:
             passages: All passages of the documents, in order.
             vectors: Shape (passages, dimension), float32, of length 1.
-            documents: The documents' ids, those without a passage included, which are taken out.
+            documents: The documents' ids; those without a passage are taken out.
             position: Kept with them, see :meth:`position`.
         """
 
@@ -91,12 +94,12 @@ class VectorStore(ABC):
 
     @abstractmethod
     def search(self, vectors: np.ndarray, k: int, conditions: Sequence[Condition] = ()) -> list[list[Scored]]:
-        """The passages nearest to each vector by dot product, best first.
+        """The at most ``k`` passages nearest to each vector by dot product, best first.
 
         Args:
             vectors: Shape (queries, dimension), float32, of length 1.
             k: Most passages a query.
-            conditions: What their documents must meet.
+            conditions: What the passages' documents must meet.
         """
 
     @abstractmethod
@@ -137,7 +140,7 @@ class VectorStore(ABC):
         """Let go of files and connections."""
 
 
-_STORES = {"faiss": ".faiss:FaissStore", "milvus": ".milvus:MilvusStore"}
+STORES = {"faiss": ".faiss:FaissStore", "milvus": ".milvus:MilvusStore"}
 
 
 def store_class(kind: str) -> type[VectorStore]:
@@ -146,7 +149,7 @@ def store_class(kind: str) -> type[VectorStore]:
     Raises:
         InputError: There is no such kind.
     """
-    if kind not in _STORES:
-        raise InputError(f"There is no store {kind!r}: choose from {', '.join(_STORES)}.")
-    module, _, name = _STORES[kind].partition(":")
+    if kind not in STORES:
+        raise InputError(f"There is no store {kind!r}: choose from {', '.join(STORES)}.")
+    module, _, name = STORES[kind].partition(":")
     return cast("type[VectorStore]", getattr(import_module(module, __package__), name))
