@@ -44,7 +44,7 @@ def milvus_server(tmp_path_factory):
     database.close()
 
 
-@pytest.fixture(params=STORES)
+@pytest.fixture(scope="module", params=STORES)
 def settings(request):
     store, _, kind = request.param.partition("-")
     if kind == "remote":
@@ -70,6 +70,6 @@ def write_jsonl(path, records):
     return path
 
 
-@pytest.fixture
-def corpus(tmp_path):
-    return write_jsonl(tmp_path / "corpus.jsonl", DOCUMENTS)
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory):
+    return write_jsonl(tmp_path_factory.mktemp("corpus") / "corpus.jsonl", DOCUMENTS)

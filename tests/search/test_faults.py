@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sqlite3
 
 import pytest
@@ -15,10 +16,16 @@ from .conftest import index_words, write_jsonl
 from .fakes import WordEncoder
 
 
+@pytest.fixture(scope="module")
+def built(tmp_path_factory, corpus, encoder):
+    folder = tmp_path_factory.mktemp("built") / "index"
+    index_words(corpus, folder, encoder, IndexSettings(options={"index": "hnsw"}, tokens=16, overlap=4))
+    return folder
+
+
 @pytest.fixture
-def folder(tmp_path, corpus, encoder):
-    index_words(corpus, tmp_path / "index", encoder, IndexSettings(options={"index": "hnsw"}, tokens=16, overlap=4))
-    return tmp_path / "index"
+def folder(built, tmp_path):
+    return shutil.copytree(built, tmp_path / "index")
 
 
 def one(folder, pattern):

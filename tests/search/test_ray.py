@@ -22,7 +22,7 @@ pytestmark = [
 ]
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def cluster():
     import ray
 
