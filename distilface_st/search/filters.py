@@ -17,6 +17,8 @@ _OPERATORS = ("==", "!=", ">=", "<=", ">", "<")
 _FIELD = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,63}")
 _TYPED = re.compile(r"\s*([^=!<>\s]+)\s*(==|!=|>=|<=|=|>|<)\s*(.*?)\s*", re.DOTALL)
 _MOST_VALUES = 256
+SURROGATE = re.compile(r"[\ud800-\udfff]")
+"""Half a surrogate pair, which no file and no database takes."""
 
 
 @dataclass(frozen=True)
@@ -128,13 +130,11 @@ def milvus_of(conditions: Sequence[Condition], column: str) -> str:
 def _value(field: str, value: Any) -> Value:
     if isinstance(value, (bool, int, float)) and abs(value) < 2**63:
         return value
-    if isinstance(value, str):
-        try:
-            value.encode()
-        except UnicodeEncodeError:
-            raise InputError(f"The filter on {field!r} holds text that is not valid Unicode.") from None
-        return value
-    raise InputError(f"The filter on {field!r} must compare with text, numbers below 2^63, true or false.")
+    if not isinstance(value, str):
+        raise InputError(f"The filter on {field!r} must compare with text, numbers below 2^63, true or false.")
+    if SURROGATE.search(value):
+        raise InputError(f"The filter on {field!r} holds text that is not valid Unicode.")
+    return value
 
 
 def _typed(text: str) -> Value:

@@ -15,7 +15,7 @@ from ..models.encoders import TORCH, embedding_dimension, lasting_name, open_enc
 from ..models.fingerprint import encoder_fingerprint, fingerprints_of
 from ..utils.files import read_json, write_json
 from ..utils.provenance import versions
-from .filters import parse_filter
+from .filters import SURROGATE, parse_filter
 from .hits import Hit
 from .lexical import LexicalIndex, fuse
 from .stores.base import store_class
@@ -139,7 +139,13 @@ class SearchIndex:
         Raises:
             InputError: A query that is no text or is blank, a k below 1, a filter that is none.
         """
-        queries = _checked(queries)
+        if isinstance(queries, str):
+            raise InputError("Give a list of queries, not a string.")
+        for query in queries:
+            if not isinstance(query, str) or not query.strip():
+                raise InputError("A query must be text, and not blank.")
+            if SURROGATE.search(query):
+                raise InputError("A query is not valid Unicode.")
         if not queries:
             return []
         vectors = unit_embeddings(self.encoder, queries, "query")
@@ -170,9 +176,9 @@ class SearchIndex:
         while True:
             ranked = self._ranked(vectors, wanted, conditions, queries)
             passages = self.store.fetch(sorted({key for own in ranked for key, _ in own}))
-            hits = [_documents(own, passages, k) for own in ranked]
-            short = any(len(found) < k and len(own) >= wanted for found, own in zip(hits, ranked, strict=True))
-            if not short:
+            hits = [_best_passages(own, passages, k) for own in ranked]
+            # Long documents fill a ranking with their passages: look further where there may be more documents.
+            if not any(len(found) < k and len(own) >= wanted for found, own in zip(hits, ranked, strict=True)):
                 return hits
             wanted *= 4
 
@@ -252,11 +258,7 @@ class SearchIndex:
         }
 
     def verify(self) -> None:
-        """Read the whole index and compare it with its checksums.
-
-        Raises:
-            InputError: Something is damaged.
-        """
+        """Read the whole index and compare it with its checksums; an InputError says what is damaged."""
         self.store.verify()
 
     def close(self) -> None:
@@ -278,13 +280,7 @@ class NamedEncoder(NamedTuple):
 
 
 def named_encoder(encoder: Any, name: str | None = None, runtime: str | None = None) -> NamedEncoder:
-    """An encoder given itself or by its name or folder.
-
-    Args:
-        encoder: The encoder, its name or its folder.
-        name: What an encoder given itself is called; by default its type's name.
-        runtime: What to open a name with.
-    """
+    """An encoder as it is, called by ``name`` or its type; or one opened by its name or folder."""
     if isinstance(encoder, (str, os.PathLike)):
         return NamedEncoder(open_encoder(encoder, runtime=runtime), lasting_name(encoder))
     return NamedEncoder(encoder, name or type(encoder).__name__)
@@ -336,20 +332,7 @@ def _has_shape(value: Any, shape: Any) -> bool:
     return isinstance(value, dict) and all(_has_shape(value.get(name), inner) for name, inner in shape.items())
 
 
-def _checked(queries: Sequence[str]) -> list[str]:
-    if isinstance(queries, str):
-        raise InputError("Give a list of queries, not a string.")
-    for query in queries:
-        if not isinstance(query, str) or not query.strip():
-            raise InputError("A query must be text, and not blank.")
-        try:
-            query.encode()
-        except UnicodeEncodeError:
-            raise InputError("A query is not valid Unicode.") from None
-    return list(queries)
-
-
-def _documents(ranked: list[Scored], passages: dict[int, Passage], k: int) -> list[Hit]:
+def _best_passages(ranked: list[Scored], passages: dict[int, Passage], k: int) -> list[Hit]:
     """The first ``k`` documents of ranked passages, each with its best."""
     hits: dict[str, Hit] = {}
     for key, score in ranked:

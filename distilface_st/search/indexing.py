@@ -95,8 +95,7 @@ def index_corpus(
     Args:
         source: Documents, see :func:`distilface_st.search.documents.read_documents`.
         folder: The index.
-        encoder: The model, by its name or folder; or an encoder: an ``EdgeEncoder``, a ``SentenceTransformer``, or
-            anything that encodes as they do.
+        encoder: The model's name or folder, or an encoder: anything that encodes as a ``SentenceTransformer``.
         settings: How to make a new index; one that is there keeps its own.
         model_name: A name to open an encoder again by; by default its type's name, which opens nothing.
         mode: ``create`` a new index, ``add`` documents with new ids, or ``update``: put documents in the place of
@@ -230,11 +229,7 @@ def _finish(index: SearchIndex, job: Job, **counts: int) -> dict[str, Any]:
 
 
 def _create(folder: Path, model: NamedEncoder, settings: IndexSettings, job: Job) -> None:
-    """An empty index, at the beginning of a job.
-
-    Raises:
-        InputError: Settings that do not fit, or a folder with something else in it.
-    """
+    """Make an empty index, at the beginning of a job."""
     kind = store_class(settings.store)
     options = kind.check(settings.options)
     tokens = min(settings.tokens, longest_input(model.encoder) - _SPECIAL)
@@ -243,7 +238,7 @@ def _create(folder: Path, model: NamedEncoder, settings: IndexSettings, job: Job
     begun = folder / _BEGUN
     if begun.is_file():
         _remove_begun(folder, begun.read_text(encoding="utf-8"))
-    elif folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+    elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder} is there already and is no index: name another folder.")
     folder.mkdir(parents=True, exist_ok=True)
     begun.write_text(settings.store, encoding="utf-8")
@@ -265,29 +260,21 @@ def _remove_begun(folder: Path, store: str) -> None:
 
 @dataclass
 class Job:
-    """A piece of work on an index, and how far it has come, as the store's position keeps it.
-
-    Attributes:
-        key: Tells it from other work.
-        name: What it is, for messages.
-        mode: ``create``, ``add``, ``update`` or ``delete``.
-        done: Documents that are done.
-        is_new: Whether it was begun just now, so that nothing can be there from before a kill.
-    """
+    """A piece of work on an index, and how far it has come, as the store's position keeps it."""
 
     key: str
+    """Tells it from other work."""
     name: str
+    """What it is, for messages."""
     mode: str
     done: int = 0
+    """Documents that are done."""
     is_new: bool = False
+    """Whether it was begun just now, so that nothing can be there from before a kill."""
 
     @classmethod
     def of(cls, mode: str, source: str | os.PathLike[str], id_field: str | None, text_field: str | None) -> Job:
-        """The job of doing something with a source.
-
-        Raises:
-            InputError: There is no such mode or source.
-        """
+        """The job of doing something with a source; an InputError where there is no such mode or source."""
         if mode not in ("create", "add", "update", "delete"):
             raise InputError(f"mode is {mode!r}: choose create, add or update.")
         found = find_source(source)
@@ -299,11 +286,7 @@ class Job:
         return json.dumps({"job": self.key, "name": self.name, "done": self.done, "finished": finished})
 
     def begin(self, store: VectorStore, may_be_new: bool) -> None:
-        """Go on where the store says that the job was, or note in it that the job is begun.
-
-        Raises:
-            InputError: Another job is unfinished, or there is nothing to begin.
-        """
+        """Go on where the store says that the job was, or note in it that the job is begun."""
         position = store.position()
         known = json.loads(position) if position else {"finished": True}
         if known["finished"]:

@@ -56,13 +56,7 @@ class LexicalIndex:
         return words
 
     def search(self, queries: Sequence[str], k: int, allowed: Collection[int] | None = None) -> list[list[Scored]]:
-        """Passages that share words with each query, best first.
-
-        Args:
-            queries: Queries.
-            k: Most passages a query.
-            allowed: Keys of the only passages to find; None allows all.
-        """
+        """At most ``k`` passages that share words with each query, best first, of those with ``allowed`` keys."""
         if self._index is None:
             return [[] for _ in queries]
         mask = None if allowed is None else np.isin(self._keys, np.fromiter(allowed, np.int64)).astype(np.float32)

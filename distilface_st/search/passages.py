@@ -84,13 +84,11 @@ class PassageSplitter:
         if count <= self.budget:
             return [(unit, count)]
         words = unit.split()
-        halves = (
-            [" ".join(words[: len(words) // 2]), " ".join(words[len(words) // 2 :])]
-            if len(words) > 1
-            else [unit[: len(unit) // 2], unit[len(unit) // 2 :]]
-        )
-        if not halves[0]:
+        whole: list[str] | str = words if len(words) > 1 else unit
+        if len(whole) < 2:
             return [(unit, count)]
+        joint = " " if len(words) > 1 else ""
+        halves = [joint.join(half) for half in (whole[: len(whole) // 2], whole[len(whole) // 2 :])]
         return [piece for half in zip(halves, self.token_counts(halves), strict=True) for piece in self._cut(*half)]
 
 

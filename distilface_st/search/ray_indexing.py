@@ -46,15 +46,8 @@ _BLOCKS = 4
 _BLANK = -1
 """Number of the row that stands for a document without a passage."""
 
-_SCHEMA = pa.schema(
-    [
-        ("row", pa.int64()),
-        ("document", pa.string()),
-        ("number", pa.int64()),
-        ("text", pa.string()),
-        ("metadata", pa.string()),
-    ]
-)
+_TYPES = {"row": "int64", "document": "string", "number": "int64", "text": "string", "metadata": "string"}
+_SCHEMA = pa.schema([(name, pa.type_for_alias(kind)) for name, kind in _TYPES.items()])
 
 
 def embedded_by_ray(
@@ -74,10 +67,6 @@ def embedded_by_ray(
         settings: The cluster, and how it is used.
         work: Folder for what is done, which is not done again.
         done: Documents at the beginning that are in no chunk.
-
-    Raises:
-        InputError: Passages that did not come back; a node that has another model under that name.
-        MissingExtraError: Ray is not installed.
     """
     ray_library(_PURPOSE)
     if not (work / _PASSAGES / _DONE).exists():
@@ -120,16 +109,7 @@ def _write_passages(documents: Iterable[Document], splitter: PassageSplitter, ta
 
 
 class EmbedPassages:
-    """What an actor does: opens the model once, then embeds batches.
-
-    Args:
-        name: The model.
-        runtime: What to open it with.
-        fingerprint: Of the model that the driver opened.
-
-    Raises:
-        InputError: The node has another model under that name.
-    """
+    """What an actor does: opens the model, which must be the one that the driver opened, then embeds batches."""
 
     def __init__(self, name: str, runtime: str | None, fingerprint: str) -> None:
         self.encoder = open_encoder(name, runtime=runtime, threads=None if runtime == TORCH else 1)
@@ -150,8 +130,7 @@ def _embed(work: Path, model: NamedEncoder, settings: RaySettings) -> None:
     with ray_cluster(_PURPOSE, settings.address, settings.workers + _OTHERS) as ray:
         import ray.data
 
-        context = ray.data.DataContext.get_current()
-        context.enable_progress_bars = False
+        ray.data.DataContext.get_current().enable_progress_bars = False
         logging.getLogger("ray.data").setLevel(logging.ERROR)
         passages = ray.data.read_parquet(
             str(work / _PASSAGES),

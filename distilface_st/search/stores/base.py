@@ -58,22 +58,17 @@ class VectorStore(ABC):
     @classmethod
     @abstractmethod
     def check(cls, settings: dict[str, Any]) -> dict[str, Any]:
-        """Settings with defaults filled in.
-
-        Raises:
-            InputError: A setting that this store does not have or take.
-            MissingExtraError: A library is missing.
-        """
+        """Settings with defaults filled in; an InputError for one that this store does not have or take."""
 
     @abstractmethod
     def add(self, passages: Sequence[Passage], vectors: np.ndarray, documents: Sequence[str], position: str) -> None:
-        """Put documents in, in the place of those with the same ids.
+        """Put documents in, in the place of those with the same ids; ``documents`` without a passage are taken out.
 
         Args:
             passages: All passages of the documents, in order.
             vectors: Shape (passages, dimension), float32, of length 1.
-            documents: The documents' ids; those without a passage are taken out.
-            position: Kept with them, see :meth:`position`.
+            documents: The documents' ids.
+            position: See :meth:`position`.
         """
 
     @abstractmethod
@@ -94,13 +89,7 @@ class VectorStore(ABC):
 
     @abstractmethod
     def search(self, vectors: np.ndarray, k: int, conditions: Sequence[Condition] = ()) -> list[list[Scored]]:
-        """The at most ``k`` passages nearest to each vector by dot product, best first.
-
-        Args:
-            vectors: Shape (queries, dimension), float32, of length 1.
-            k: Most passages a query.
-            conditions: What the passages' documents must meet.
-        """
+        """For each vector, of length 1, the ``k`` nearest passages by dot product that meet the conditions."""
 
     @abstractmethod
     def matching(self, conditions: Sequence[Condition]) -> Collection[int]:
@@ -130,11 +119,7 @@ class VectorStore(ABC):
         """Build what makes searches quick, after many changes."""
 
     def verify(self) -> None:  # noqa: B027 (as above)
-        """Read everything and compare it with its checksums.
-
-        Raises:
-            InputError: Something is damaged.
-        """
+        """Read everything and compare it with its checksums; an InputError says what is damaged."""
 
     def close(self) -> None:  # noqa: B027 (as above)
         """Let go of files and connections."""
@@ -144,11 +129,7 @@ STORES = {"faiss": ".faiss:FaissStore", "milvus": ".milvus:MilvusStore"}
 
 
 def store_class(kind: str) -> type[VectorStore]:
-    """The class of a kind of store.
-
-    Raises:
-        InputError: There is no such kind.
-    """
+    """The class of a kind of store."""
     if kind not in STORES:
         raise InputError(f"There is no store {kind!r}: choose from {', '.join(STORES)}.")
     module, _, name = STORES[kind].partition(":")

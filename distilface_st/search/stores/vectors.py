@@ -37,11 +37,7 @@ class VectorFile:
         self.dimension = dimension
 
     def write(self, start: int, vectors: np.ndarray) -> str:
-        """Write rows from ``start`` on, over whatever an unfinished change left there, and have them reach the disk.
-
-        Returns:
-            Their checksum, see :meth:`digest`.
-        """
+        """Write rows from ``start`` on, over what an unfinished change left there, to the disk; their checksum."""
         data = np.ascontiguousarray(vectors, dtype="<f4")
         with self.path.open("r+b" if self.path.exists() else "w+b") as file:
             file.seek(start * self.dimension * 4)
@@ -52,11 +48,7 @@ class VectorFile:
         return self.digest(data)
 
     def rows(self, count: int) -> np.ndarray:
-        """The first ``count`` rows, mapped and not read.
-
-        Raises:
-            InputError: The file is shorter.
-        """
+        """The first ``count`` rows, mapped and not read."""
         if not count:
             return np.zeros((0, self.dimension), np.float32)
         size = self.path.stat().st_size if self.path.is_file() else 0
@@ -130,9 +122,6 @@ def build_structure(kind: str, vectors: np.ndarray, path: Path) -> None:
             a byte for each four dimensions) or ``int8`` (all rows, a byte a dimension).
         vectors: Shape (n, d), float32, of length 1.
         path: Where to.
-
-    Raises:
-        InputError: ``ivf-pq`` over too few rows to find clusters.
     """
     faiss = load_faiss()
     rows, dimension = vectors.shape
@@ -159,11 +148,7 @@ def build_structure(kind: str, vectors: np.ndarray, path: Path) -> None:
 
 
 def open_structure(path: Path) -> Any:
-    """Open a structure, mapped from its file where FAISS can.
-
-    Raises:
-        InputError: The file is damaged.
-    """
+    """Open a structure, mapped from its file where FAISS can."""
     faiss = load_faiss()
     try:
         return faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
