@@ -1,4 +1,4 @@
-"""``distilface search``: an index asked."""
+"""``distilface search``: find documents in an index."""
 
 from __future__ import annotations
 

@@ -17,8 +17,9 @@ from ..datasets.sources import find_source
 from ..errors import InputError
 from ..models.encoders import embedding_dimension, longest_input, token_counts, unit_embeddings
 from ..utils.chunks import chunked
+from ..utils.ray import ray_library
 from .documents import read_documents
-from .index import MANIFEST, NamedEncoder, SearchIndex, named_encoder, write_manifest
+from .index import MANIFEST, NamedEncoder, SearchIndex, named_encoder, read_manifest, write_manifest
 from .passages import PassageSplitter
 from .stores.base import STORES, store_class
 
@@ -115,10 +116,14 @@ def index_corpus(
             something else; passages that did not come back from Ray.
         MissingExtraError: The store's library or Ray is not installed.
     """
-    model = named_encoder(encoder, model_name)
+    if ray is not None:
+        ray_library("Indexing on Ray")
     folder = Path(folder)
     job = Job.of(mode, source, id_field, text_field)
-    if mode == "create" and not (folder / MANIFEST).exists():
+    is_there = (folder / MANIFEST).exists()
+    runtime = read_manifest(folder)["model"].get("runtime") if is_there else None
+    model = named_encoder(encoder, model_name, runtime)
+    if mode == "create" and not is_there:
         _create(folder, model, settings or IndexSettings(), job)
     with SearchIndex.open(folder) as index:
         index.use(*model)

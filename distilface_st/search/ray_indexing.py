@@ -22,7 +22,7 @@ from ..models.encoders import TORCH, open_encoder, unit_embeddings
 from ..models.fingerprint import encoder_fingerprint
 from ..utils.chunks import chunked
 from ..utils.files import atomic_folder, read_json, write_json
-from ..utils.ray import ray_cluster, ray_library
+from ..utils.ray import ray_cluster
 from .hits import Document, Passage
 from .indexing import CHUNK, Embedded
 
@@ -68,7 +68,6 @@ def embedded_by_ray(
         work: Folder for what is done, which is not done again.
         done: Documents at the beginning that are in no chunk.
     """
-    ray_library(_PURPOSE)
     if not (work / _PASSAGES / _DONE).exists():
         _write_passages(documents, splitter, work / _PASSAGES)
     if not (work / _EMBEDDED / _DONE).exists():
@@ -134,11 +133,10 @@ def _embed(work: Path, model: NamedEncoder, settings: RaySettings) -> None:
         logging.getLogger("ray.data").setLevel(logging.ERROR)
         passages = ray.data.read_parquet(
             str(work / _PASSAGES),
-            columns=["row", "text"],
             file_extensions=["parquet"],
             override_num_blocks=max(_BLOCKS * settings.workers, len(list((work / _PASSAGES).glob("part-*")))),
         )
-        vectors = passages.map_batches(
+        vectors = passages.select_columns(["row", "text"]).map_batches(
             EmbedPassages,
             fn_constructor_args=(model.name, runtime, encoder_fingerprint(*model)),
             batch_size=settings.batch_size,

@@ -8,6 +8,7 @@ from distilface_st import InputError, build_model, save_model
 from distilface_st.models.encoders import open_encoder
 from distilface_st.search import SearchIndex, index_corpus
 
+from .conftest import write_jsonl
 from .fakes import WordEncoder
 
 
@@ -45,6 +46,8 @@ def test_an_index_is_searched_with_the_runtime_that_made_it(corpus, tmp_path):
         assert hasattr(index.encoder, "state_dict")
         with pytest.raises(InputError, match="is another model"):
             index.use(open_encoder("micro"))
+    more = write_jsonl(tmp_path / "more.jsonl", [{"id": "sun", "text": "The sun shines."}])
+    assert index_corpus(more, tmp_path / "index", "micro", mode="add")["total"] == 6
 
 
 def test_an_object_is_known_by_its_types_name(corpus, tmp_path):

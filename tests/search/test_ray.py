@@ -48,7 +48,7 @@ def actor_processes():
 def contents(index):
     keys = [key for key, _ in index.store.texts()]
     passages = index.store.fetch(keys)
-    return [passages[key] for key in keys], np.array(index.store._file.rows(len(keys)))
+    return [passages[key] for key in keys], np.array(index.store._vectors(index.store.state()))
 
 
 def test_a_killed_worker_loses_and_doubles_nothing(tmp_path, cluster):
