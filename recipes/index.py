@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,7 +11,10 @@ import typer
 from ..errors import InputError
 from ._common import MODEL_HELP, SHIPPED_MODEL, Device, JsonFile, Runtime, Threads, console, progress_bar, write_result
 
-_CHANGE, _STORE, _PASSAGES = "Change an index", "Store", "Passages"
+_store = partial(typer.Option, rich_help_panel="Store")
+_passages = partial(typer.Option, rich_help_panel="Passages")
+_change = partial(typer.Option, rich_help_panel="Change an index")
+_ray = partial(typer.Option, rich_help_panel="Ray")
 
 
 def index(
@@ -24,53 +28,30 @@ def index(
     ],
     folder: Annotated[Path, typer.Argument(metavar="INDEX", help="Folder of the index.")],
     model: Annotated[
-        str | None,
-        typer.Option("--model", "-m", help=f"Model of a new index. {MODEL_HELP} Default: {SHIPPED_MODEL}."),
+        str | None, typer.Option("--model", "-m", help=f"Model of a new index. {MODEL_HELP} Default: {SHIPPED_MODEL}.")
     ] = None,
     id_field: Annotated[
         str | None, typer.Option(help="Field with the ids. Default: id, else documents are numbered from 0.")
     ] = None,
     text_field: Annotated[str | None, typer.Option(help="Field with the text. Default: text, sentence, ...")] = None,
-    store: Annotated[str, typer.Option(help="faiss or milvus.", rich_help_panel=_STORE)] = "faiss",
+    store: Annotated[str, _store(help="faiss or milvus.")] = "faiss",
     kind: Annotated[
-        str | None,
-        typer.Option(
-            help="exact, hnsw, ivf-pq or int8 (faiss); exact, hnsw or auto (milvus). Default: exact.",
-            rich_help_panel=_STORE,
-        ),
+        str | None, _store(help="exact, hnsw, ivf-pq or int8 (faiss); exact, hnsw or auto (milvus). Default: exact.")
     ] = None,
     uri: Annotated[
-        str | None,
-        typer.Option(
-            help="Address of a Milvus server, its token in MILVUS_TOKEN. Default: a local file.", rich_help_panel=_STORE
-        ),
+        str | None, _store(help="Address of a Milvus server, its token in MILVUS_TOKEN. Default: a local file.")
     ] = None,
-    collection: Annotated[str | None, typer.Option(help="Milvus collection.", rich_help_panel=_STORE)] = None,
-    tokens: Annotated[
-        int, typer.Option("--passage-tokens", min=8, help="Most tokens a passage.", rich_help_panel=_PASSAGES)
-    ] = 128,
+    collection: Annotated[str | None, _store(help="Milvus collection.")] = None,
+    tokens: Annotated[int, _passages("--passage-tokens", min=8, help="Most tokens a passage.")] = 128,
     overlap: Annotated[
         int | None,
-        typer.Option(
-            min=0,
-            help="Tokens shared by neighbouring passages, at most. Default: a quarter of a passage's.",
-            rich_help_panel=_PASSAGES,
-        ),
+        _passages(min=0, help="Tokens shared by neighbouring passages, at most. Default: a quarter of a passage's."),
     ] = None,
-    add: Annotated[bool, typer.Option("--add", help="Add documents with new ids.", rich_help_panel=_CHANGE)] = False,
-    update: Annotated[
-        bool,
-        typer.Option("--update", help="Put documents in the place of those with their ids.", rich_help_panel=_CHANGE),
-    ] = False,
-    delete: Annotated[
-        bool,
-        typer.Option("--delete", help="Take out the ids in CORPUS (a .txt: one a line).", rich_help_panel=_CHANGE),
-    ] = False,
-    ray: Annotated[
-        str | None,
-        typer.Option(help="Embed on a Ray cluster: its address, or 'local' for this machine.", rich_help_panel="Ray"),
-    ] = None,
-    workers: Annotated[int, typer.Option(min=1, help="Models loaded on the cluster.", rich_help_panel="Ray")] = 2,
+    add: Annotated[bool, _change("--add", help="Add documents with new ids.")] = False,
+    update: Annotated[bool, _change("--update", help="Put documents in the place of those with their ids.")] = False,
+    delete: Annotated[bool, _change("--delete", help="Take out the ids in CORPUS (a .txt: one a line).")] = False,
+    ray: Annotated[str | None, _ray(help="Embed on a Ray cluster: its address, or 'local' for this machine.")] = None,
+    workers: Annotated[int, _ray(min=1, help="Models loaded on the cluster.")] = 2,
     device: Device = None,
     runtime: Runtime = None,
     threads: Threads = None,
