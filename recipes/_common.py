@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from rich.console import Console
+    from rich.progress import Progress
 
 Device = Annotated[
     str | None, typer.Option("--device", help="Where to run: cpu, cuda, cuda:1, mps. Default: the best there is.")
@@ -87,6 +88,21 @@ def console() -> Console:
     from rich.console import Console
 
     return Console(stderr=True, width=None if sys.stderr.isatty() else 140)
+
+
+def progress_bar(*columns: str) -> Progress:
+    """A rich progress bar on stderr that shows nothing where stderr is no terminal."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        *(TextColumn(column) for column in columns),
+        console=console(),
+        disable=not sys.stderr.isatty(),
+    )
 
 
 def write_result(result: dict[str, Any], json_file: str | None) -> None:

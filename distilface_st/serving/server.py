@@ -73,11 +73,10 @@ def open_service(
     opened: ServedIndex | None = None
     if index is not None:
         from ..search import SearchIndex
-        from ..search.encoders import TextEncoder
 
         found = SearchIndex.open(index)
         encoder = open_encoder(model or found.model, device=device, runtime=runtime, threads=threads)
-        found.use(TextEncoder(encoder.model, encoder.name))  # which refuses another model than the index's
+        found.use(encoder.model, encoder.name)  # which refuses another model than the index's
         opened = found
     else:
         encoder = open_encoder(model, device=device, runtime=runtime, threads=threads)

@@ -149,12 +149,11 @@ def test_a_real_index_is_served_with_its_own_model(tmp_path) -> None:
     for name in ("faiss", "bm25s", "onnxruntime"):
         pytest.importorskip(name)
     from distilface_st.search import index_corpus
-    from distilface_st.search.encoders import open_encoder
 
     corpus = tmp_path / "corpus.jsonl"
     lines = [{"id": f"d{i}", "text": text, "even": i % 2 == 0} for i, text in enumerate(CORPUS)]
     corpus.write_text("\n".join(json.dumps(line) for line in lines), encoding="utf-8")
-    index_corpus(corpus, tmp_path / "index", open_encoder("micro"))
+    index_corpus(corpus, tmp_path / "index", "micro")
     with serving(open_service(index=tmp_path / "index")) as address:
         assert httpx.get(f"{address}/info").json()["index"]["model"] == "distilface-micro"
         asked = {"query": "Who looks after my bike?", "k": 2}
