@@ -34,14 +34,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger("distilface_st.serving")
 
 STATIC = Path(__file__).parent / "static"
-_NOTHING_ELSE = "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-_PAGE_POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; "
-    + _NOTHING_ELSE
-)
-_DOCS_POLICY = "default-src 'none'; style-src 'unsafe-inline'; " + _NOTHING_ELSE
-_HEADERS = {"X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer"}
-_POLICY = "Content-Security-Policy"
+_PAGE_SOURCES = "script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:"
+_DOCS_SOURCES = "style-src 'unsafe-inline'"
 
 _WRITE_AT_ONCE = 64
 """Embeddings that are written as JSON on the event loop; more would hold up other requests."""
@@ -86,8 +80,7 @@ def create_app(service: Service) -> FastAPI:
     app.include_router(_api_routes(service), responses=_ERRORS, dependencies=security)
     app.include_router(_search_routes(service), responses=_ERRORS, dependencies=security)
     app.include_router(_state_routes(service))
-    app.include_router(_pages(app))
-    app.mount("/static", StaticFiles(directory=STATIC, check_dir=False))
+    _add_pages(app)
     app.add_middleware(Gate, service=service)
     return app
 
@@ -186,21 +179,28 @@ def _state_routes(service: Service) -> APIRouter:
     return router
 
 
-def _pages(app: FastAPI) -> APIRouter:
+def _add_pages(app: FastAPI) -> None:
     """Pages for people, which load nothing from elsewhere: the search page and a list of the routes."""
-    router = APIRouter(include_in_schema=False)
+    app.mount("/static", StaticFiles(directory=STATIC, check_dir=False))
 
-    @router.get("/")
+    @app.get("/", include_in_schema=False)
     async def page() -> FileResponse:
         if not (STATIC / "index.html").is_file():
             raise ApiError(404, "This installation has no page; /docs lists the routes.")
-        return FileResponse(STATIC / "index.html", headers={**_HEADERS, _POLICY: _PAGE_POLICY})
+        return FileResponse(STATIC / "index.html", headers=_page_headers(_PAGE_SOURCES))
 
-    @router.get("/docs")
+    @app.get("/docs", include_in_schema=False)
     async def docs() -> HTMLResponse:
-        return HTMLResponse(docs_page(app.openapi()), headers={**_HEADERS, _POLICY: _DOCS_POLICY})
+        return HTMLResponse(docs_page(app.openapi()), headers=_page_headers(_DOCS_SOURCES))
 
-    return router
+
+def _page_headers(sources: str) -> dict[str, str]:
+    nothing_else = "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    return {
+        "Content-Security-Policy": f"default-src 'none'; {sources}; {nothing_else}",
+        "X-Content-Type-Options": "nosniff",
+        "Referrer-Policy": "no-referrer",
+    }
 
 
 def docs_page(schema: dict[str, Any]) -> str:

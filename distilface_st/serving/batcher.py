@@ -8,7 +8,7 @@ import time
 from collections import deque
 from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -44,15 +44,14 @@ class StoppingError(Exception):
 
 @dataclass(eq=False)
 class _Job:
-    """A request's texts; ``rows`` fills from the front, the first ``taken`` texts are encoded or being encoded."""
+    """A request's texts, of which the first ``taken`` are encoded or being encoded, and their rows so far."""
 
     texts: Sequence[str]
     tokens: Sequence[int]
     kind: Kind | None
-    future: Future[np.ndarray]
-    rows: np.ndarray
+    future: Future[np.ndarray] = field(default_factory=Future)
+    rows: list[np.ndarray] = field(default_factory=list)
     taken: int = 0
-    encoded: int = 0
 
 
 class _Part(NamedTuple):
@@ -146,8 +145,7 @@ class Batcher:
             OverloadedError: The queue is full.
             StoppingError: It takes no more.
         """
-        rows = np.empty((len(texts), self._encoder.dimension), dtype=np.float32)
-        job = _Job(texts, tokens, kind, Future(), rows)
+        job = _Job(texts, tokens, kind)
         with self._changed:
             self.check_room(len(texts), sum(tokens))
             self._jobs.append(job)
@@ -251,9 +249,8 @@ class Batcher:
             return
         first = 0
         for job, start, stop in parts:
-            job.rows[start:stop] = rows[first : first + stop - start]
+            job.rows.append(rows[first : first + stop - start])
             first += stop - start
-            job.encoded += stop - start
-            if job.encoded == len(job.texts):
+            if stop == len(job.texts):
                 with suppress(InvalidStateError):  # cancelled meanwhile
-                    job.future.set_result(job.rows)
+                    job.future.set_result(np.concatenate(job.rows))

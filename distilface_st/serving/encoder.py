@@ -54,7 +54,7 @@ class ServedEncoder:
 
     def encode(self, texts: Sequence[str], kind: Kind | None = None) -> np.ndarray:
         """Embeddings of length 1, shape (texts, d), float32; with the model's default prompt, or that of a kind."""
-        options = {"batch_tokens": _RUN_TOKENS} if self._exported else {}
+        options: dict[str, Any] = {"batch_tokens": _RUN_TOKENS} if self._exported else {}
         with self._encoding:
             return unit_embeddings(self.model, texts, kind, **options)
 

@@ -13,14 +13,13 @@ from typing_extensions import override
 from uvicorn.config import LOGGING_CONFIG
 
 from ..models.encoders import open_encoder
+from ..search import SearchIndex
 from .app import create_app
 from .encoder import ServedEncoder, display_name
 from .service import ServerSettings, Service
 
 if TYPE_CHECKING:
     import os
-
-    from ..search import SearchIndex
 
 logger = logging.getLogger("distilface_st.serving")
 
@@ -66,12 +65,9 @@ def open_service(
     threads: int | None = None,
 ) -> Service:
     """Open what :func:`serve` serves; :func:`distilface_st.serving.app.create_app` makes an application of it."""
-    opened: SearchIndex | None = None
-    if index is not None:
-        from ..search import SearchIndex
-
-        opened = SearchIndex.open(index)
-        model = model or opened.model
+    opened = None if index is None else SearchIndex.open(index)
+    if opened is not None:
+        model, runtime = model or opened.model, runtime or getattr(opened, "runtime", None)
     encoder = open_encoder(model, device=device, runtime=runtime, threads=threads)
     if opened is not None:
         opened.use(encoder)  # which refuses another model than the index's

@@ -169,12 +169,7 @@ class Service:
         self.batcher.join(self.settings.drain_timeout)
 
     async def embed(self, texts: Sequence[str]) -> tuple[np.ndarray, int]:
-        """Embeddings of length 1, shape (texts, d), and how many tokens were read. Cancelling leaves the queue.
-
-        Raises:
-            OverloadedError: The queue is full.
-            StoppingError: The server is stopping.
-        """
+        """Embeddings of length 1, shape (texts, d), and how many tokens were read. Cancelling leaves the queue."""
         self.batcher.check_room(len(texts))
         if sum(map(len, texts)) <= _COUNT_AT_ONCE:
             tokens = self.encoder.count_tokens(texts)
@@ -184,12 +179,7 @@ class Service:
         return rows, sum(tokens)
 
     async def search(self, query: str, k: int, filter: dict[str, Any] | None, hybrid: bool) -> list[Hit]:  # noqa: A002
-        """The best ``k`` passages for a query.
-
-        Raises:
-            InputError: The filter does not fit the index.
-            OverloadedError: The queue is full.
-        """
+        """The best ``k`` documents for a query."""
         assert self.index is not None
         self.batcher.check_room(1)
         search = partial(self.index.search, [query], k=k, filter=filter, hybrid=hybrid, highlight=True)
@@ -237,12 +227,7 @@ class QueryEncoder:
         self._service = service
 
     def encode(self, inputs: Sequence[str], **_: Any) -> np.ndarray:
-        """Embeddings of queries, of length 1, shape (inputs, d), whatever other options say.
-
-        Raises:
-            OverloadedError: The queue is full.
-            TimeoutError: The queue did not come to it in time.
-        """
+        """Embeddings of queries, of length 1, shape (inputs, d), whatever other options say."""
         service, kind = self._service, self._service.encoder.query_kind
         future = service.batcher.submit(inputs, service.encoder.count_tokens(inputs, kind), kind)
         try:
