@@ -127,7 +127,7 @@ def _api_routes(service: Service) -> APIRouter:
 
 
 def _search_routes(service: Service) -> APIRouter:
-    """Search, the map and what is served."""
+    """Search, the map, what is served and what is counted."""
     router = APIRouter()
 
     @router.post("/search")
@@ -153,11 +153,17 @@ def _search_routes(service: Service) -> APIRouter:
         """What is served."""
         return schemas.Info(**await service.info())
 
+    @router.get("/metrics", responses={200: {"content": {"text/plain": {}}}}, response_class=Response)
+    async def metrics() -> Response:
+        """Counters and histograms in Prometheus' text format."""
+        written = generate_latest(service.metrics.registry)
+        return Response(written, media_type="text/plain; version=0.0.4; charset=utf-8")
+
     return router
 
 
 def _state_routes(service: Service) -> APIRouter:
-    """Health and metrics."""
+    """Health: open to all."""
     router = APIRouter()
 
     @router.get("/health")
@@ -169,12 +175,6 @@ def _state_routes(service: Service) -> APIRouter:
     async def ready() -> JSONResponse:
         """Whether the server takes requests."""
         return JSONResponse({"status": "ready" if service.ready else "stopping"}, 200 if service.ready else 503)
-
-    @router.get("/metrics", responses={200: {"content": {"text/plain": {}}}}, response_class=Response)
-    async def metrics() -> Response:
-        """Counters and histograms in Prometheus' text format."""
-        written = generate_latest(service.metrics.registry)
-        return Response(written, media_type="text/plain; version=0.0.4; charset=utf-8")
 
     return router
 
