@@ -6,12 +6,10 @@ from collections import Counter
 
 import pytest
 
-schemathesis = pytest.importorskip("schemathesis")
-hypothesis = pytest.importorskip("hypothesis")
-
 
 @pytest.mark.slow
 def test_no_request_is_a_server_error_and_every_answer_is_as_described(http) -> None:
+    schemathesis = pytest.importorskip("schemathesis")
     schema = schemathesis.openapi.from_dict(http.get("/openapi.json").json())
     operations = [found.ok() for found in schema.get_all_operations()]
     assert {"/v1/embeddings", "/search", "/map"} <= {operation.path for operation in operations}
@@ -22,6 +20,9 @@ def test_no_request_is_a_server_error_and_every_answer_is_as_described(http) -> 
 
 
 def _fuzz(operation, address: str, examples: int) -> Counter[int]:
+    import hypothesis
+    import schemathesis
+
     modes = [schemathesis.GenerationMode.POSITIVE, schemathesis.GenerationMode.NEGATIVE]
     cases = [operation.as_strategy(generation_mode=mode) for mode in modes]
     statuses: Counter[int] = Counter()
