@@ -241,21 +241,15 @@ def measures(answers: list[dict[str, Any]], batches: int = 0, cpu: float = 0.0) 
 def summary(timings: list[dict[str, Any]]) -> dict[str, Any]:
     """Median, least and most over the rounds, and how many times the rate batching gives, round by round."""
     found: dict[str, Any] = {}
+    names = ("requests_per_second", "p50_ms", "p99_ms", "requests_a_batch", "cpu_ms")
     for clients in (CLIENTS, 1):
+        rates = []
         for variant in VARIANTS:
-            own = [timing for timing in timings if timing["variant"] == variant and timing["clients"] == clients]
-            names = ("requests_per_second", "p50_ms", "p99_ms", "requests_a_batch", "cpu_ms")
+            own = [row for row in timings if (row["variant"], row["clients"]) == (variant, clients)]
             found[f"{variant}, {clients} clients"] = {
-                name: median_and_range([timing[name] for timing in own]) for name in names
+                name: median_and_range([row[name] for row in own]) for name in names
             }
-        rates = [
-            [
-                timing["requests_per_second"]
-                for timing in timings
-                if timing["variant"] == variant and timing["clients"] == clients
-            ]
-            for variant in VARIANTS
-        ]
+            rates.append([row["requests_per_second"] for row in own])
         ratios = [round(on / off, 3) for on, off in zip(*rates, strict=True)]
         found[f"rate with batching over without, {clients} clients"] = median_and_range(ratios)
     return found
