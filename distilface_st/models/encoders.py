@@ -15,7 +15,7 @@ import numpy as np
 from ..errors import InputError
 from ..inference.edge_encoder import EdgeEncoder
 from ..inference.manifest import is_export, read_manifest
-from ..pretrained import BUNDLED, find_model, is_shipped
+from ..pretrained import ASSETS, BUNDLED, find_model, is_shipped
 
 if TYPE_CHECKING:
     import os
@@ -77,9 +77,10 @@ def needs_torch(name: str | os.PathLike[str] | None, device: str | None = None, 
 def lasting_name(name: str | os.PathLike[str] | None) -> str:
     """A name that opens the same model from another working folder: the absolute path of a folder, else as it is."""
     known = str(name if name is not None else "distilface-mini")
-    if is_shipped(known):
-        return f"distilface-{known.removeprefix('distilface-')}"
-    return str(Path(known).absolute()) if Path(known).is_dir() and known != BUNDLED else known
+    folder = Path(known).absolute()
+    if is_shipped(known) or folder.parent == ASSETS:
+        return f"distilface-{folder.name.removeprefix('distilface-')}"
+    return str(folder) if folder.is_dir() and known != BUNDLED else known
 
 
 def unit_embeddings(
@@ -88,6 +89,7 @@ def unit_embeddings(
     kind: Literal["query", "document"] | None = None,
     batch_size: int = 32,
     show_progress_bar: bool = False,
+    **options: Any,
 ) -> np.ndarray:
     """Embeddings of length 1, the way every room asks for them.
 
@@ -97,6 +99,7 @@ def unit_embeddings(
         kind: What they are; decides which of the encoder's prompts goes before them.
         batch_size: Sentences in one forward pass. An ``EdgeEncoder`` cuts its own batches, by tokens.
         show_progress_bar: Whether the encoder shows its progress.
+        **options: More arguments of the encoder's own.
 
     Returns:
         Shape (texts, d), float32, row i for text i; an embedding of zeros stays one.
@@ -105,7 +108,8 @@ def unit_embeddings(
         InputError: An embedding is not finite.
     """
     encode: Any = encoder.encode if kind is None else getattr(encoder, f"encode_{kind}", encoder.encode)
-    options: dict[str, Any] = {} if isinstance(encoder, EdgeEncoder) else {"batch_size": batch_size}
+    if not isinstance(encoder, EdgeEncoder):
+        options["batch_size"] = batch_size
     if isinstance(encoder, EdgeEncoder) and len(texts) == 1:
         rows = encode(texts[0], **options)[None]  # a lone text is spared the threads that a list is worth
     else:

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from distilface_st import EdgeEncoder, InputError, save_model, shipped_model
-from distilface_st.serving import open_encoder
-from distilface_st.serving.encoders import ExportedEncoder, TorchEncoder
+from distilface_st.models.encoders import open_encoder
+from distilface_st.serving import open_service
+from distilface_st.serving.encoder import ServedEncoder, display_name
 
 TEXTS = ["the cat and the dog", "a", "she walked to the old city and read a big book", "naïve"]
 
@@ -21,28 +22,32 @@ def saved(tiny_model, tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("kind", ["torch", "exported"])
-def test_an_encoder_gives_unit_rows_and_counts_what_it_reads(kind, saved, exported, tiny_model) -> None:
-    encoder = open_encoder(saved if kind == "torch" else exported, device="cpu" if kind == "torch" else None)
-    assert isinstance(encoder, TorchEncoder if kind == "torch" else ExportedEncoder)
-    assert encoder.name == ("my-model" if kind == "torch" else "export")
-    assert (encoder.dimension, encoder.max_tokens, encoder.query_prompt) == (32, 64, "query")
-    for prompt_name, prompt in ((None, ""), ("query", tiny_model.prompts["query"])):
-        rows = encoder.encode(TEXTS, prompt_name)
+@pytest.fixture(scope="module", params=["torch", "exported"])
+def encoder(request, saved, exported) -> ServedEncoder:
+    in_torch = request.param == "torch"
+    folder = saved if in_torch else exported
+    encoder = ServedEncoder(open_encoder(folder, device="cpu" if in_torch else None), display_name(folder))
+    assert isinstance(encoder.model, EdgeEncoder) != in_torch
+    assert encoder.name == ("my-model" if in_torch else "export")
+    return encoder
+
+
+def test_an_encoder_gives_unit_rows_and_counts_what_it_reads(encoder, tiny_model) -> None:
+    assert (encoder.dimension, encoder.max_tokens, encoder.query_kind) == (32, 64, "query")
+    for kind, prompt in ((None, ""), ("query", tiny_model.prompts["query"])):
+        rows = encoder.encode(TEXTS, kind)
         assert rows.dtype == np.float32
         expected = tiny_model.encode(TEXTS, prompt=prompt, normalize_embeddings=True)
-        close = 1e-4 if kind == "torch" else 0.02  # some runtimes compute in bfloat16
+        close = 0.02 if isinstance(encoder.model, EdgeEncoder) else 1e-4  # some runtimes compute in bfloat16
         np.testing.assert_allclose(rows, expected, atol=close)
         np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1, atol=1e-5)
-        np.testing.assert_allclose(encoder.encode(TEXTS[:1], prompt_name), expected[:1], atol=close)
+        np.testing.assert_allclose(encoder.encode(TEXTS[:1], kind), expected[:1], atol=close)
         tokenized = tiny_model.tokenizer([prompt + text for text in TEXTS])["input_ids"]
-        assert encoder.count_tokens(TEXTS, prompt_name) == [len(ids) for ids in tokenized]
+        assert encoder.count_tokens(TEXTS, kind) == [len(ids) for ids in tokenized]
     assert encoder.count_tokens(["cat " * 500]) == [64]
 
 
-@pytest.mark.parametrize("kind", ["torch", "exported"])
-def test_counting_and_encoding_may_happen_at_once(kind, saved, exported) -> None:
-    encoder = open_encoder(saved if kind == "torch" else exported, device="cpu" if kind == "torch" else None)
+def test_counting_and_encoding_may_happen_at_once(encoder) -> None:
     expected, counts = encoder.encode(TEXTS), encoder.count_tokens(TEXTS)
     with ThreadPoolExecutor(4) as pool:
         encoded = [pool.submit(encoder.encode, TEXTS) for _ in range(10)]
@@ -54,9 +59,8 @@ def test_counting_and_encoding_may_happen_at_once(kind, saved, exported) -> None
 
 def test_a_shipped_model_is_served_by_its_name() -> None:
     for model in ("micro", "distilface-micro", shipped_model("micro")):
-        encoder = open_encoder(model)
-        assert encoder.name == "distilface-micro"
-        assert isinstance(encoder.model, EdgeEncoder)
+        assert display_name(model) == "distilface-micro"
+        assert isinstance(open_encoder(model), EdgeEncoder)
 
 
 def test_serving_an_exported_model_imports_no_torch() -> None:
@@ -69,4 +73,4 @@ def test_serving_an_exported_model_imports_no_torch() -> None:
 
 def test_a_model_that_is_not_there_is_said_so(tmp_path) -> None:
     with pytest.raises(InputError, match="no such folder"):
-        open_encoder(tmp_path / "nothing")
+        open_service(tmp_path / "nothing")
