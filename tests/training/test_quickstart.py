@@ -8,6 +8,8 @@ import pytest
 from distilface_st.datasets.python_docs import DocEntry, PythonDocs
 from distilface_st.errors import InputError
 
+pytestmark = pytest.mark.usefixtures("quick_runs")
+
 ANIMALS = ("dog", "cat", "horse", "bird", "fish", "cow", "goat", "mouse", "duck", "bear", "wolf", "frog")
 
 
