@@ -8,14 +8,19 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..errors import InputError
-from ._common import console
+from ._common import console, write_result
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from sentence_transformers.base.evaluation import BaseEvaluator
+    from transformers import TrainerCallback
 
     from ..datasets.text_data import TextData
     from ..training.trainer import TrainingResult
 
+SOURCE_HELP = "Text: .txt, .jsonl, .csv, .tsv (each also .gz), .parquet, a folder of those, or a Hub dataset."
+RunFolder = Annotated[Path, typer.Option("--output", help="Folder of the run: model, history, run.json.")]
 Columns = Annotated[
     list[str] | None, typer.Option(help="Column or field with the text; twice for pairs.", rich_help_panel="Data")
 ]
@@ -24,23 +29,14 @@ EvalFile = Annotated[
     Path | None,
     typer.Option(help="Your own scored pairs (.tsv, .csv, .jsonl) choose the checkpoint.", rich_help_panel="Run"),
 ]
-Steps = Annotated[int | None, typer.Option(min=1)]
-RowsAStep = Annotated[int | None, typer.Option(min=2)]
-LearningRate = Annotated[float | None, typer.Option()]
-Schedule = Annotated[
-    str | None, typer.Option(help="Learning-rate schedule of transformers: linear, cosine, constant, ...")
+AllSets = Annotated[
+    bool,
+    typer.Option(
+        "--all-sets",
+        help="With --sts-dir: also score STS12-16 and STS-B test at each evaluation (STS-B dev alone chooses).",
+        rich_help_panel="Run",
+    ),
 ]
-WarmupSteps = Annotated[int | None, typer.Option(min=0)]
-MaxLength = Annotated[int | None, typer.Option(min=3, help="Tokens of a training sentence.")]
-Precision = Annotated[str | None, typer.Option(help="auto, fp32, bf16 or fp16.")]
-EvaluateEvery = Annotated[
-    int | None, typer.Option(min=1, help="Steps between evaluations and checkpoints.", rich_help_panel="Run")
-]
-Patience = Annotated[
-    int | None,
-    typer.Option(min=1, help="Stop after this many evaluations without a better score.", rich_help_panel="Run"),
-]
-RunSeed = Annotated[int | None, typer.Option(min=0, help="Seed of everything random.", rich_help_panel="Run")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run in --output.", rich_help_panel="Run")]
 
 
@@ -85,10 +81,27 @@ def training_evaluator(
     return left, AlignmentUniformityEvaluator(pairs=pairs, write_csv=False)
 
 
-def show_training(result: TrainingResult) -> None:
-    """A table of the scores before and after, and where the model is."""
+def train_and_show(
+    train: Callable[[TrainerCallback], TrainingResult], evaluator: BaseEvaluator, json_file: str | None
+) -> None:
+    """Run a training with a progress bar and show what came of it; exit with 130 where a signal stopped it.
+
+    Args:
+        train: The training, with a callback more.
+        evaluator: The evaluator that chooses the checkpoint.
+        json_file: Where to write the run's record, see :func:`distilface_st.recipes._common.write_result`.
+    """
     from rich.table import Table
 
+    from ..training.trainer import TrainingInterrupted
+    from ._progress import TrainingProgress
+
+    out = console()
+    try:
+        result = train(TrainingProgress(evaluator.primary_metric))
+    except TrainingInterrupted as stopped:
+        out.print(str(stopped))
+        raise typer.Exit(130) from None
     run = result.run
     table = Table(title=f"{run['steps']:,} steps in {run['seconds']:,.0f} s; kept: {run['kept']}")
     for heading in ("score", "before", "after", "change"):
@@ -97,7 +110,6 @@ def show_training(result: TrainingResult) -> None:
         before = run["scores_before"].get(name)
         change = "" if before is None else f"{after - before:+.2f}"
         table.add_row(name, "" if before is None else f"{before:.2f}", f"{after:.2f}", change)
-    out = console()
     if run["scores_after"]:
         out.print(table)
     if not run["improved"]:
@@ -106,3 +118,4 @@ def show_training(result: TrainingResult) -> None:
             "on it. More text, another --views or a smaller --learning-rate may help.[/]"
         )
     out.print(f"model: {result.output / 'model'}   history: {result.output / 'history.csv'}")
+    write_result(run, json_file)

@@ -12,7 +12,7 @@ import typer
 from ..errors import InputError
 from ..pretrained import resolve_name
 from ._common import MODEL_HELP, Device, StsDir, console
-from ._training import Columns, EvalFile, EvaluateEvery, Limit, training_data, training_evaluator
+from ._training import Columns, EvalFile, Limit, training_data, training_evaluator
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -52,10 +52,14 @@ def sweep(
     seed: Annotated[
         int, typer.Option(min=0, help="First seed of the trials, and the sampler's.", rich_help_panel=_SEARCH)
     ] = 42,
-    steps: Annotated[
-        int | None, typer.Option(min=0, help="Steps of each trial; 0 compares poolings without training.")
+    max_steps: Annotated[
+        int | None,
+        typer.Option("--max-steps", "--steps", min=0, help="Steps of each trial; 0: poolings without training."),
     ] = None,
-    evaluate_every: EvaluateEvery = None,
+    eval_steps: Annotated[
+        int | None,
+        typer.Option("--eval-steps", "--evaluate-every", min=1, help="Steps between evaluations."),
+    ] = None,
     views: Annotated[
         str | None,
         typer.Option(help="Positives: dropout, neighbours or pairs, as for train.", rich_help_panel=_DATA),
@@ -113,7 +117,7 @@ def sweep(
         space,
         {"column": column, "limit": limit},
         {"sts_dir": sts_dir, "eval_file": eval_file, "all_sets": all_sets},
-        {"steps": steps, "evaluate_every": evaluate_every, "views": views},
+        {"max_steps": max_steps, "eval_steps": eval_steps, "views": views},
         tuple(range(seed, seed + seeds)),
         encoder=resolve_name(base),
         train_arguments=_train_arguments(source, column, limit, sts_dir, eval_file),
@@ -159,7 +163,7 @@ def _plan(
         searched, settings, listed = read_space(space_file, problems)
     elif depth := encoder_depth(encoder, problems):
         searched = paper_space(depth)
-    trained = given["steps"] != 0
+    trained = given["max_steps"] != 0
     if space_file is None and not trained:
         searched = searched.pooling
     changes = settings | {name: value for name, value in given.items() if value}

