@@ -7,7 +7,18 @@ from typing import Annotated
 
 import typer
 
-from ._common import SHIPPED_MODEL, Device, JsonFile, ModelOption, Runtime, Threads, console, open_model, write_result
+from ._common import (
+    SHIPPED_MODEL,
+    Device,
+    JsonFile,
+    ModelOption,
+    Runtime,
+    Threads,
+    console,
+    open_model,
+    progress_bar,
+    write_result,
+)
 
 
 def encode(
@@ -27,7 +38,6 @@ def encode(
 ) -> None:
     """Embed a file of any size; row i of the output belongs to record i of the input."""
     from ..models.encode_file import encode_file
-    from ._progress import progress_bar
 
     opened = open_model(model, device, runtime, threads)
     with progress_bar() as bar:
