@@ -27,6 +27,8 @@ from distilface_st.training.train import TrainingConfig, TrainingInterrupted, ho
 
 from ..conftest import COMMON_WORDS
 
+pytestmark = pytest.mark.usefixtures("quick_runs")
+
 
 class Scripted(BaseEvaluator):
     """An evaluator that returns given scores in turn and remembers the weights it saw."""
@@ -53,19 +55,26 @@ class StopAt(TrainerCallback):
             os.kill(os.getpid(), signal.SIGTERM)
 
 
-@pytest.fixture
-def text(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
     random.seed(0)
     lines = dict.fromkeys(" ".join(random.choices(COMMON_WORDS, k=7)) for _ in range(120))
-    (tmp_path / "text.txt").write_text("\n".join(lines), encoding="utf-8")
-    return tmp_path / "text.txt"
+    path = tmp_path_factory.mktemp("text") / "text.txt"
+    path.write_text("\n".join(lines), encoding="utf-8")
+    return path
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def config(tiny_encoder: Path) -> TrainingConfig:
     return TrainingConfig(
         encoder=str(tiny_encoder), layers="last_two", max_steps=6, batch_size=8, eval_steps=2, precision="fp32"
     )
+
+
+@pytest.fixture(scope="module")
+def finished(config, text, tmp_path_factory):
+    """A finished run with everything that a run has, its plot, too."""
+    return run(config, text, tmp_path_factory.mktemp("finished") / "run", evaluator=Scripted(1, 2, 3, 4))
 
 
 def run(config, text, output, **arguments):
@@ -74,11 +83,10 @@ def run(config, text, output, **arguments):
     return train(model, data, config, output, device="cpu", **arguments)
 
 
-def test_a_run_leaves_model_history_record_and_plot(config, text, tmp_path):
-    result = run(config, text, tmp_path / "run", evaluator=Scripted(1, 2, 3, 4))
-    names = {path.name for path in (tmp_path / "run").iterdir()}
+def test_a_run_leaves_model_history_record_and_plot(config, finished):
+    names = {path.name for path in finished.output.iterdir()}
     assert names == {"model", "history.csv", "history.png", "run.json"}
-    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    record = json.loads((finished.output / "run.json").read_text())
     assert record["status"] == "finished"
     assert record["config"] == json.loads(json.dumps(config.to_dict()))
     assert {"versions", "command", "seed", "data", "fingerprint_before", "fingerprint_after"} <= record.keys()
@@ -86,13 +94,12 @@ def test_a_run_leaves_model_history_record_and_plot(config, text, tmp_path):
     assert (record["kept_step"], record["improved"]) == (6, True)
     assert record["scores_before"] == {"scripted": 1}
     assert record["scores_after"] == {"scripted": 4}
-    stock = SentenceTransformer(str(tmp_path / "run" / "model"), device="cpu")
-    np.testing.assert_allclose(stock.encode("a cat"), result.model.encode("a cat"), atol=1e-6)
+    stock = SentenceTransformer(str(finished.output / "model"), device="cpu")
+    np.testing.assert_allclose(stock.encode("a cat"), finished.model.encode("a cat"), atol=1e-6)
 
 
-def test_the_history_has_a_row_a_step_with_all_columns(config, text, tmp_path):
-    run(config, text, tmp_path / "run", evaluator=Scripted(1, 2, 3, 4))
-    rows = read_history(tmp_path / "run" / "history.csv")
+def test_the_history_has_a_row_for_each_step_with_all_columns(finished):
+    rows = read_history(finished.output / "history.csv")
     assert [row["step"] for row in rows] == list(range(7))
     assert [row["scripted"] for row in rows if "scripted" in row] == [1, 2, 3, 4]
     assert rows[0] == {"step": 0, "scripted": 1}
@@ -128,15 +135,15 @@ def test_without_an_evaluator_the_last_step_is_kept(config, text, tmp_path):
     assert run(config, text, tmp_path / "run").run["kept_step"] == 6
 
 
-def test_no_training_sentence_reaches_a_model_card(config, text, tmp_path):
-    result = run(config, text, tmp_path / "run", evaluator=Scripted(1, 2, 3, 4))
-    result.model.save_pretrained(str(tmp_path / "stock"))
-    cards = [tmp_path / "run" / "model" / "README.md", tmp_path / "stock" / "README.md"]
+def test_no_training_sentence_reaches_a_model_card(finished, text, tmp_path):
+    finished.model.save_pretrained(str(tmp_path / "stock"))
+    cards = [finished.output / "model" / "README.md", tmp_path / "stock" / "README.md"]
     for sentence in text.read_text().splitlines():
         assert not any(sentence in card.read_text() for card in cards)
 
 
 def test_equal_seeds_give_equal_weights_and_others_do_not(config, text, tmp_path):
+    config = replace(config, eval_steps=6)
     runs = [run(replace(config, seed=seed), text, tmp_path / f"run{i}") for i, seed in enumerate((1, 1, 2))]
     fingerprints = [result.run["fingerprint_after"] for result in runs]
     assert fingerprints[0] == fingerprints[1] != fingerprints[2]
@@ -279,10 +286,9 @@ def test_a_run_begun_by_version_0_1_goes_on(config, text, tmp_path):
     assert resumed.run["config"]["max_steps"] == config.max_steps
 
 
-def test_a_finished_run_is_not_resumed(config, text, tmp_path):
-    run(config, text, tmp_path / "run")
+def test_a_finished_run_is_not_resumed(config, finished, text):
     with pytest.raises(InputError, match="is finished"):
-        run(config, text, tmp_path / "run", resume=True)
+        run(config, text, finished.output, resume=True)
 
 
 def test_divergence_is_an_error(config, text, tmp_path):
@@ -323,8 +329,6 @@ torch.set_num_threads(1)
 from distilface_st.datasets.sentences import load_sentences
 from distilface_st.training.train import TrainingConfig, model_from_config, train
 
-pytestmark = pytest.mark.usefixtures("quick_runs")
-
 config = TrainingConfig(encoder=sys.argv[3], max_steps=4, batch_size=8, eval_steps=2, precision="fp32")
 data = load_sentences(sys.argv[1], cache_dir=Path(sys.argv[1]).parent / "cache")
 result = train(model_from_config(config, "cpu"), data, config, sys.argv[2], device="cpu")
@@ -335,7 +339,7 @@ torch.save(weights, f"{sys.argv[2]}.{os.environ['RANK']}.pt")
 
 @pytest.mark.slow
 def test_two_processes_train_one_model(config, text, tmp_path):
-    load_sentences(text, cache_dir=tmp_path / "cache")
+    load_sentences(text, cache_dir=text.parent / "cache")
     environment = {key: value for key, value in os.environ.items() if key != "OMP_NUM_THREADS"}
     command = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "0", "--standalone"]
     script = tmp_path / "two.py"
