@@ -29,8 +29,6 @@ from distilface_st.models.build import build_model
 from distilface_st.models.load import load_model
 from distilface_st.models.save import save_model
 from distilface_st.recipes.app import app
-from distilface_st.sweep import read_space
-from distilface_st.sweep.problems import Problems
 
 from ..conftest import COMMON_WORDS
 
@@ -156,7 +154,7 @@ def test_poolings(run):
 @pytest.mark.slow
 def test_sweep(run):
     pytest.importorskip("optuna")
-    assert set(run("sweep")["best"].point) == {"layers", "temperature"}
+    assert set(run("sweep")["best"].configuration) == {"layers", "temperature"}
     assert Path("my-sweep/report.html").exists()
 
 
@@ -223,6 +221,8 @@ def test_mteb_agrees_with_our_own_evaluation(tiny_encoder, data_dir, tmp_path, m
 
 
 def test_the_space_of_a_sweep(tmp_path):
+    from distilface_st.sweep import Problems, read_space
+
     (code,) = (code for page in PAGES for code in blocks(page, "toml"))
     (tmp_path / "space.toml").write_text(code, encoding="utf-8")
     problems = Problems()
