@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: quickstart test test-all check clean
+.PHONY: quickstart test test-all check docs clean
 
 quickstart: $(VENV)/.ready
 	$(BIN)/distilface quickstart
@@ -21,8 +21,12 @@ check: $(VENV)/.ready-dev
 	ln -sfn $(CURDIR)/distilface_st/* $(CURDIR)/recipes build/typed/distilface_st
 	$(BIN)/mypy
 
+docs: $(VENV)/.ready-docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "site/index.html"
+
 clean:
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis quickstart
+	rm -rf $(VENV) build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis quickstart
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
@@ -34,4 +38,8 @@ $(VENV)/.ready: $(VENV)/bin/python pyproject.toml constraints-cpu.txt
 
 $(VENV)/.ready-dev: $(VENV)/.ready
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints-cpu.txt --editable ".[dev]"
+	touch $@
+
+$(VENV)/.ready-docs: $(VENV)/.ready
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints-cpu.txt --editable ".[docs]"
 	touch $@
