@@ -17,7 +17,7 @@ test-all: $(VENV)/.ready-dev
 check: $(VENV)/.ready-dev
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
-	mkdir -p build/typed/distilface_st
+	rm -rf build/typed && mkdir -p build/typed/distilface_st
 	ln -sfn $(CURDIR)/distilface_st/* $(CURDIR)/recipes build/typed/distilface_st
 	$(BIN)/mypy
 
