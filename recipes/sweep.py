@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -17,9 +17,11 @@ from ._training import Columns, EvalFile, EvaluateEvery, Limit, training_data, t
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ..sweep import SweepPlan
-    from ..sweep.records import PointRecord
-    from ..sweep.watching import SweepWatcher
+    from sentence_transformers.base.evaluation import BaseEvaluator
+
+    from ..datasets.text_data import TextData
+    from ..sweep import SweepPlan, SweepWatcher
+    from ..sweep.records import ConfigurationRecord
 
 _SEARCH, _DATA, _RUN, _RUNNER = "Search", "Data", "Run", "Runner"
 
@@ -38,7 +40,9 @@ def sweep(
     sampler: Annotated[
         str, typer.Option(help="grid, one-at-a-time, random or tpe.", rich_help_panel=_SEARCH)
     ] = "one-at-a-time",
-    trials: Annotated[int, typer.Option(min=1, help="Points that random and tpe try.", rich_help_panel=_SEARCH)] = 30,
+    trials: Annotated[
+        int, typer.Option(min=1, help="Configurations that random and tpe try.", rich_help_panel=_SEARCH)
+    ] = 30,
     pruner: Annotated[
         str,
         typer.Option(
@@ -47,14 +51,12 @@ def sweep(
         ),
     ] = "none",
     seeds: Annotated[
-        int, typer.Option(min=1, help="Run each point with this many seeds.", rich_help_panel=_SEARCH)
+        int, typer.Option(min=1, help="Run each configuration with this many seeds.", rich_help_panel=_SEARCH)
     ] = 1,
     seed: Annotated[
         int, typer.Option(min=0, help="First seed of the trials, and the sampler's.", rich_help_panel=_SEARCH)
     ] = 42,
-    steps: Annotated[
-        int | None, typer.Option(min=0, help="Steps of each trial; 0 compares poolings without training.")
-    ] = None,
+    steps: Annotated[int | None, typer.Option(min=0, help="Steps of each trial.")] = None,
     evaluate_every: EvaluateEvery = None,
     views: Annotated[
         str | None,
@@ -95,10 +97,12 @@ def sweep(
     from ._progress import quiet_libraries
     from ._sweep_view import SweepView
 
+    if steps == 0:
+        raise InputError("--steps 0 trains nothing: `distilface poolings` compares poolings without training.")
     quiet_libraries()
-    run: Callable[[SweepPlan, SweepWatcher], list[PointRecord]] = run_sweep
+    run: Callable[[SweepPlan, SweepWatcher], list[ConfigurationRecord]] = run_sweep
     if runner == "ray":
-        from ..sweep.ray_runner import run_sweep_on_ray
+        from ..sweep import run_sweep_on_ray
 
         per_trial: dict[str, Any] = {"cpus_per_trial": cpus_per_trial, "gpus_per_trial": gpus_per_trial}
         run = partial(run_sweep_on_ray, address=ray_address, workers=workers, **per_trial)
@@ -126,11 +130,11 @@ def sweep(
     )
     try:
         with SweepView(plan) as view:
-            points = run(plan, view)
+            configurations = run(plan, view)
     except TrainingInterrupted:
         console().print(f"Stopped; everything is in {output}, and the same command goes on.")
         raise typer.Exit(130) from None
-    _show(points, plan.score_name, output)
+    _show(configurations, plan.score_name, output)
 
 
 def _plan(
@@ -145,45 +149,37 @@ def _plan(
     **options: Any,
 ) -> SweepPlan:
     """The sweep that the options name; everything that is wrong with it is said at once."""
-    from ..sweep import SweepPlan, paper_space, read_space
-    from ..sweep.checks import check_design, check_space, encoder_depth
-    from ..sweep.problems import Problems
-    from ..sweep.space import Space
+    from ..sweep import Problems, Space, SweepPlan, paper_space, read_space
+    from ..sweep.plan import check_plan, num_hidden_layers
     from ..training.train import TrainingConfig
 
     problems = Problems()
     searched = Space(())
     settings: dict[str, Any] = {}
     listed: tuple[int, ...] = ()
-    if space_file is not None:
-        searched, settings, listed = read_space(space_file, problems)
-    elif depth := encoder_depth(encoder, problems):
-        searched = paper_space(depth)
-    trained = given["steps"] != 0
-    if space_file is None and not trained:
-        searched = searched.pooling
-    changes = settings | {name: value for name, value in given.items() if value}
-    config = TrainingConfig(encoder=encoder)
+    config, data, evaluator, final = TrainingConfig(encoder=encoder), None, None, None
     with problems.collected():
-        config = replace(config, **changes)
-    data = evaluator = final = None
+        if space_file is not None:
+            searched, settings, listed = read_space(space_file, problems)
+        else:
+            searched = paper_space(num_hidden_layers(encoder))
+    with problems.collected():
+        config = replace(config, **settings | {name: value for name, value in given.items() if value})
     with problems.collected():
         data = training_data(source, config.views, **text)
     with problems.collected():
         final = _final_evaluator(scoring["sts_dir"]) if scoring.pop("all_sets") else None
         if data is not None or scoring["sts_dir"] or scoring["eval_file"]:
-            data, evaluator = training_evaluator(data, all_sets=False, **scoring)
-    chosen = (listed or seeds) if trained else seeds[:1]
-    check_design(searched, options["sampler"], options["trials"], options["pruner"], trained, problems)
+            data, evaluator = training_evaluator(cast("TextData", data), all_sets=False, **scoring)
+    known = {"data": cast("TextData", data), "evaluator": cast("BaseEvaluator", evaluator), "final": final}
+    plan = SweepPlan(searched, config, seeds=listed or seeds, **known, **options)  # type: ignore[arg-type]
     if searched.dimensions:
-        with_base = options["sampler"] == "one-at-a-time"
-        check_space(searched, config, data if trained else None, options["device"], problems, with_base)
+        check_plan(plan, problems)
     else:  # an unreadable file, whose settings nobody knows
-        encoder_depth(encoder, problems)
+        with problems.collected():
+            num_hidden_layers(encoder)
     problems.check()
-    assert data is not None
-    assert evaluator is not None
-    return SweepPlan(searched, config, data, evaluator, seeds=chosen, final=final, trained=trained, **options)
+    return plan
 
 
 def _train_arguments(
@@ -203,16 +199,16 @@ def _final_evaluator(sts_dir: Path | None) -> Any:
     return STSEvaluator([load_sts(name, sts_dir) for name in AVERAGE6], write_csv=False)
 
 
-def _show(points: list[PointRecord], score: str, output: Path) -> None:
+def _show(configurations: list[ConfigurationRecord], score: str, output: Path) -> None:
     from ..sweep.report import write_report
-    from ._sweep_view import points_table
+    from ._sweep_view import configurations_table
 
     out = console()
     page = write_report(output)
-    if not points:
+    if not configurations:
         out.print(f"No trial gave a score: {output / 'trials.csv'} says why.", style="yellow")
         return
-    out.print(points_table(points[:10], score))
+    out.print(configurations_table(configurations[:10], score))
     out.print(f"report: {page}   trials: {output / 'trials.csv'}   best model: {output / 'best'}")
 
 

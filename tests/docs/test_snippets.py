@@ -16,8 +16,7 @@ from distilface_st.evaluation.sts import sts_suite
 from distilface_st.models.build import build_model
 from distilface_st.models.load import load_model
 from distilface_st.models.save import save_model
-from distilface_st.sweep import read_space
-from distilface_st.sweep.problems import Problems
+from distilface_st.sweep import Problems, read_space
 
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import random
 from itertools import pairwise
 
@@ -48,7 +47,7 @@ def test_a_space_in_a_report_and_the_best_model_out(invoke, options, tmp_path):
     result = invoke("sweep", *arguments)
     assert result.exit_code == 0, result.output
     assert result.stdout == ""
-    assert "Best points by mine" in result.stderr
+    assert "Best configurations by mine" in result.stderr
     with (tmp_path / "sweep" / "trials.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [(row["temperature"], row["seed"]) for row in rows] == [
@@ -65,15 +64,6 @@ def test_a_space_in_a_report_and_the_best_model_out(invoke, options, tmp_path):
     other = invoke("sweep", *options(SPACE, seeds=3))
     assert other.exit_code == 1
     assert "other settings (seeds)" in other.stderr
-
-
-def test_the_papers_poolings_without_training(invoke, options, tmp_path):
-    result = invoke("sweep", *options(preset="paper", steps=0, sampler="grid"))
-    assert result.exit_code == 0, result.output
-    report = json.loads((tmp_path / "sweep" / "sweep.json").read_text())
-    assert list(report["plan"]["space"]) == ["pooling"]
-    with (tmp_path / "sweep" / "trials.csv").open() as file:
-        assert {row["steps"] for row in csv.DictReader(file)} == {"0"}
 
 
 @pytest.mark.slow
@@ -130,7 +120,7 @@ def test_unreadable_files_are_said_together_with_the_rest(invoke, options, tmp_p
         ({"preset": "paper", "runner": "slurm"}, "There is no runner 'slurm'"),
         ({"space": "temperature = { low = 0.1, high = 1 }\n[base]\nbatch_size = 8\n"}, "is a range: give it points"),
         ({"preset": "paper", "sampler": "tpe"}, "batch_size has 256"),
-        ({"space": "temperature = [1]\n[base]\nbatch_size = 8\n", "steps": 0}, "only matters in training"),
+        ({"preset": "paper", "steps": 0}, "`distilface poolings` compares poolings without training"),
         ({"space": '[base]\nviews = "pairs"\n'}, "names no field to search"),
     ],
 )

@@ -35,7 +35,7 @@ def test_a_failed_trial_is_recorded_a_finished_one_kept_and_the_best_saved(plan,
     ran, real = [], trials.train
     monkeypatch.setattr(trials, "train", train)
     points = run_sweep(checked(plan))
-    assert run_sweep(plan)[0].point == points[0].point == {"temperature": 0.05}
+    assert run_sweep(plan)[0].configuration == points[0].configuration == {"temperature": 0.05}
     assert ran == [0.05, 0.5]
     assert [row["status"] for row in rows(plan.output)] == ["complete", "failed"]
     assert rows(plan.output)[1]["reason"] == "MemoryError: too large"

@@ -15,8 +15,7 @@ import pytest
 
 from distilface_st.datasets.sts import load_scored_pairs
 from distilface_st.evaluation.sts import STSEvaluator
-from distilface_st.sweep import Choice, Space, run_sweep
-from distilface_st.sweep.results import read_results
+from distilface_st.sweep import Choice, Space, read_results, run_sweep
 
 from ..conftest import COMMON_WORDS
 from .conftest import rows
@@ -94,4 +93,4 @@ def test_asha_stops_hopeless_trials(plan, cluster, tmp_path):
     found = [row["status"] for row in rows(plan.output)]
     assert set(found) == {"complete", "pruned"}
     assert len(found) == 6
-    assert run_sweep(plan)[0].point == read_results(plan.output).best.point
+    assert run_sweep(plan)[0].configuration == read_results(plan.output).best.configuration

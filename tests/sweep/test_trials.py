@@ -12,10 +12,9 @@ import pytest
 from distilface_st.datasets.sts import STSSubset, STSTask
 from distilface_st.evaluation.sts import STSEvaluator
 from distilface_st.models.load import load_model
-from distilface_st.sweep import Choice, Space, run_sweep
+from distilface_st.sweep import Choice, Space, SweepWatcher, run_sweep
 from distilface_st.sweep.store import SweepStore
 from distilface_st.sweep.trials import run_trial
-from distilface_st.sweep.watching import SweepWatcher
 from distilface_st.training.history import read_history
 from distilface_st.training.trainer import TrainingInterrupted
 
@@ -72,7 +71,7 @@ def test_a_diverged_trial_is_recorded_with_its_reason_and_the_sweep_goes_on(plan
     assert failed["status"] == "failed"
     assert "training diverged" in failed["reason"] or "not finite" in failed["reason"]
     assert complete["status"] == "complete"
-    assert [point.point for point in points] == [{"learning_rate": 1e-5}]
+    assert [point.configuration for point in points] == [{"learning_rate": 1e-5}]
 
 
 def test_a_trial_whose_process_dies_without_getting_further_is_given_up(plan):
@@ -91,7 +90,7 @@ def test_more_sets_are_scored_at_the_end_and_decide_nothing(plan):
     final = STSEvaluator(STSTask("STS99", (pairs,)), write_csv=False)
     plan = replace(plan, final=final)
     best = run_sweep(plan)[0]
-    (row, *_) = [row for row in rows(plan.output) if row["temperature"] == str(best.point["temperature"])]
+    (row, *_) = [row for row in rows(plan.output) if row["temperature"] == str(best.configuration["temperature"])]
     again = 100 * final(load_model(plan.output / "best", device="cpu"))["STS99_spearman_cosine"]
     assert float(row["STS99"]) == pytest.approx(again)
     assert best.values == [float(row["mine"])]
