@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from ..datasets.text_data import TextData
     from ..training.trainer import TrainingResult
 
+SOURCE_HELP = "Text: .txt, .jsonl, .csv, .tsv (each also .gz), .parquet, a folder of those, or a Hub dataset."
+RunFolder = Annotated[Path, typer.Option("--output", help="Folder of the run: model, history, run.json.")]
 Columns = Annotated[
     list[str] | None, typer.Option(help="Column or field with the text; twice for pairs.", rich_help_panel="Data")
 ]
@@ -24,23 +26,14 @@ EvalFile = Annotated[
     Path | None,
     typer.Option(help="Your own scored pairs (.tsv, .csv, .jsonl) choose the checkpoint.", rich_help_panel="Run"),
 ]
-Steps = Annotated[int | None, typer.Option(min=1)]
-RowsAStep = Annotated[int | None, typer.Option(min=2)]
-LearningRate = Annotated[float | None, typer.Option()]
-Schedule = Annotated[
-    str | None, typer.Option(help="Learning-rate schedule of transformers: linear, cosine, constant, ...")
+AllSets = Annotated[
+    bool,
+    typer.Option(
+        "--all-sets",
+        help="With --sts-dir: also score STS12-16 and STS-B test at each evaluation (STS-B dev alone chooses).",
+        rich_help_panel="Run",
+    ),
 ]
-WarmupSteps = Annotated[int | None, typer.Option(min=0)]
-MaxLength = Annotated[int | None, typer.Option(min=3, help="Tokens of a training sentence.")]
-Precision = Annotated[str | None, typer.Option(help="auto, fp32, bf16 or fp16.")]
-EvaluateEvery = Annotated[
-    int | None, typer.Option(min=1, help="Steps between evaluations and checkpoints.", rich_help_panel="Run")
-]
-Patience = Annotated[
-    int | None,
-    typer.Option(min=1, help="Stop after this many evaluations without a better score.", rich_help_panel="Run"),
-]
-RunSeed = Annotated[int | None, typer.Option(min=0, help="Seed of everything random.", rich_help_panel="Run")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run in --output.", rich_help_panel="Run")]
 
 

@@ -7,48 +7,50 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..distillation.config import DistillationConfig
 from ..errors import InputError
-from ..pretrained import resolve_name
-from ._common import Device, JsonFile, StsDir, console, parse_layers, write_result
-from ._training import (
-    EvalFile,
-    EvaluateEvery,
-    LearningRate,
-    MaxLength,
-    Patience,
-    Precision,
-    Resume,
-    RowsAStep,
-    RunSeed,
-    Schedule,
-    Steps,
-    WarmupSteps,
-    show_training,
-    training_evaluator,
-)
+from ._common import MODEL_HELP, Device, JsonFile, StsDir, console, parse_layers, write_result
+from ._options import Shown, config_options
+from ._training import SOURCE_HELP, EvalFile, Limit, Resume, RunFolder, show_training, training_evaluator
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from rich.progress import TaskID
     from sentence_transformers.base.evaluation import BaseEvaluator
 
     from ..datasets.text_data import TextData
     from ..distillation.teachers import Teacher
 
-_STUDENT, _OBJECTIVES, _RUN = "Student", "Objectives", "Run"
+_STUDENT, _OBJECTIVES = "Student", "Objectives"
+_OBJECTIVE_FIELDS = (
+    *("regression", "contrastive", "relational", "ranking", "topical"),
+    *("temperature", "student_temperature", "teacher_temperature"),
+)
 
 
-def distill(
-    teacher: Annotated[
-        str, typer.Argument(metavar="TEACHER", help="The model to cut the student from: a folder or a Hub name.")
-    ],
-    sentences: Annotated[
-        str,
-        typer.Argument(
-            metavar="SENTENCES",
-            help="Text: .txt, .jsonl, .csv, .tsv (each also .gz), .parquet, a folder of those, or a Hub dataset.",
+@config_options(
+    DistillationConfig,
+    {
+        "max_steps": Shown(("--max-steps", "--steps")),
+        "teacher_weights": Shown(
+            ("--teacher-weight",), "Weight of a teacher, once for each --learn-from.", _OBJECTIVES, ("--weight",)
         ),
-    ],
-    output: Annotated[Path, typer.Option(help="Folder of the run: model, history, run.json.")],
+        "matryoshka_dims": Shown(
+            ("--matryoshka-dim",),
+            "A smaller embedding size that must do alone (Matryoshka); several times for several.",
+            _OBJECTIVES,
+            ("--width",),
+        ),
+        **dict.fromkeys(_OBJECTIVE_FIELDS, Shown(panel=_OBJECTIVES)),
+    },
+)
+def distill(
+    teacher: Annotated[str, typer.Argument(metavar="TEACHER", help=f"The model to cut the student from. {MODEL_HELP}")],
+    sentences: Annotated[str, typer.Argument(metavar="SENTENCES", help=SOURCE_HELP)],
+    output: RunFolder,
+    given: dict[str, Any],
+    *,
     learn_from: Annotated[
         list[str] | None,
         typer.Option(
@@ -72,55 +74,15 @@ def distill(
     dimension: Annotated[
         int | None, typer.Option(min=1, help="Width of the sentence embeddings.", rich_help_panel=_STUDENT)
     ] = None,
-    regression: Annotated[
-        float | None, typer.Option(min=0, help="Weight of the teacher's embedding.", rich_help_panel=_OBJECTIVES)
-    ] = None,
-    contrastive: Annotated[
-        float | None, typer.Option(min=0, help="Weight of in-batch negatives.", rich_help_panel=_OBJECTIVES)
-    ] = None,
-    relational: Annotated[
-        float | None, typer.Option(min=0, help="Weight of the similarities' squares.", rich_help_panel=_OBJECTIVES)
-    ] = None,
-    ranking: Annotated[
-        float | None, typer.Option(min=0, help="Weight of the similarities' ranking.", rich_help_panel=_OBJECTIVES)
-    ] = None,
-    temperature: Annotated[
-        float | None, typer.Option(help="Of in-batch negatives.", rich_help_panel=_OBJECTIVES)
-    ] = None,
-    weight: Annotated[
-        list[float] | None,
-        typer.Option(help="Weight of a teacher, once for each --learn-from.", rich_help_panel=_OBJECTIVES),
-    ] = None,
-    width: Annotated[
-        list[int] | None,
-        typer.Option(
-            help="A smaller embedding size that must do alone (Matryoshka); several times for several.",
-            rich_help_panel=_OBJECTIVES,
-        ),
-    ] = None,
-    topical: Annotated[
-        bool | None, typer.Option(help="Whether batches hold sentences about one topic.", rich_help_panel=_OBJECTIVES)
-    ] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Read this many records at most.")] = None,
-    column: Annotated[str | None, typer.Option(help="Column or field with the text.")] = None,
-    steps: Steps = None,
-    batch_size: RowsAStep = None,
-    learning_rate: LearningRate = None,
-    schedule: Schedule = None,
-    warmup_steps: WarmupSteps = None,
-    dropout: Annotated[float | None, typer.Option(help="Dropout probability of the student.")] = None,
-    max_length: MaxLength = None,
-    precision: Precision = None,
-    evaluate_every: EvaluateEvery = None,
-    patience: Patience = None,
+    limit: Limit = None,
+    column: Annotated[str | None, typer.Option(help="Column or field with the text.", rich_help_panel="Data")] = None,
     sts_dir: StsDir = None,
     eval_file: EvalFile = None,
     cache_dir: Annotated[
         Path | None,
-        typer.Option(help="Folder of the teachers' embeddings, shared by runs.", rich_help_panel=_RUN),
+        typer.Option(help="Folder of the teachers' embeddings, shared by runs.", rich_help_panel="Run"),
     ] = None,
     resume: Resume = False,
-    seed: RunSeed = None,
     device: Device = None,
     json_file: JsonFile = None,
 ) -> None:
@@ -131,7 +93,6 @@ def distill(
     neither, by how well it ranks pairs of held-out sentences as its teachers do.
     """
     from ..datasets.sentences import load_sentences
-    from ..distillation.config import DistillationConfig
     from ..distillation.student import make_student
     from ..distillation.teachers import open_teacher
     from ..distillation.training import distill as run_distillation
@@ -139,39 +100,19 @@ def distill(
     from ._progress import TrainingProgress, quiet_libraries
 
     quiet_libraries()
-    given: dict[str, Any] = {
-        "regression": regression,
-        "contrastive": contrastive,
-        "relational": relational,
-        "ranking": ranking,
-        "temperature": temperature,
-        "teacher_weights": tuple(weight) if weight else None,
-        "widths": tuple(width) if width else None,
-        "topical": topical,
-        "steps": steps,
-        "batch_size": batch_size,
-        "learning_rate": learning_rate,
-        "schedule": schedule,
-        "warmup_steps": warmup_steps,
-        "dropout": dropout,
-        "max_length": max_length,
-        "precision": precision,
-        "evaluate_every": evaluate_every,
-        "patience": patience,
-        "seed": seed,
-    }
-    config = DistillationConfig(**{name: value for name, value in given.items() if value is not None})
+    config = DistillationConfig(**given)
+    weights = config.teacher_weights
     kept_layers, tokens = _layers(layers), _tokens(vocabulary)
     names = learn_from or [teacher]
-    if weight and len(weight) != len(names):
-        raise InputError(f"--weight is given {len(weight)} times, for {len(names)} models to learn from.")
+    if weights and len(weights) != len(names):
+        raise InputError(f"--teacher-weight is given {len(weights)} times, for {len(names)} models to learn from.")
     data = load_sentences(sentences, column=column, limit=limit)
-    teachers = [open_teacher(resolve_name(name), device) for name in names]
+    teachers = [open_teacher(name, device) for name in names]
     if sts_dir or eval_file:
         data, evaluator = training_evaluator(data, sts_dir, False, eval_file)
     else:
-        data, evaluator = _by_teachers(data, teachers, weight)
-    student = make_student(resolve_name(teacher), kept_layers, embedding_size, tokens, dimension, data, device)
+        data, evaluator = _by_teachers(data, teachers, weights)
+    student = make_student(teacher, kept_layers, embedding_size, tokens, dimension, data, device)
     out = console()
     parameters = sum(parameter.numel() for parameter in student.parameters())
     out.print(f"{data.source}: {len(data.dataset):,} sentences; the student has {parameters:,} parameters")
@@ -199,7 +140,7 @@ def distill(
 
 
 def _by_teachers(
-    data: TextData, teachers: list[Teacher], weights: list[float] | None
+    data: TextData, teachers: list[Teacher], weights: Sequence[float] | None
 ) -> tuple[TextData, BaseEvaluator]:
     """Some of the text held out and scored by the teachers, and the text that is left."""
     from ..distillation.agreement import teacher_pairs

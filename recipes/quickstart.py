@@ -27,7 +27,9 @@ def quickstart(
     output: Annotated[Path, typer.Option("--output", help="Folder for the model and quickstart.json.")] = Path(
         "quickstart"
     ),
-    steps: Annotated[int | None, typer.Option("--steps", min=1, help="Training steps. Default: 80.")] = None,
+    max_steps: Annotated[
+        int | None, typer.Option("--max-steps", "--steps", min=1, help="Training steps. Default: 80.")
+    ] = None,
     batch_size: Annotated[int | None, typer.Option("--batch-size", min=2, help="Pairs in a training step.")] = None,
     seed: Annotated[int | None, typer.Option("--seed", min=0, help="Seed of everything random.")] = None,
     device: Device = None,
@@ -45,9 +47,9 @@ def quickstart(
     from ._progress import TrainingProgress, quiet_libraries
 
     quiet_libraries()
-    given: dict[str, Any] = {"steps": steps, "batch_size": batch_size, "seed": seed}
+    given: dict[str, Any] = {"max_steps": max_steps, "batch_size": batch_size, "seed": seed}
     config = replace(library.CONFIG, **{name: value for name, value in given.items() if value is not None})
-    config = replace(config, warmup_steps=min(config.warmup_steps, config.steps // 10))
+    config = replace(config, warmup_steps=min(config.warmup_steps, config.max_steps // 10))
     screen = console()
     result = library.quickstart(
         output,

@@ -87,15 +87,15 @@ def distill(
             loss = DistillationLoss(
                 student,
                 known,
-                config.regression,
-                config.contrastive,
-                config.relational,
-                config.ranking,
-                config.temperature,
-                config.student_temperature,
-                config.teacher_temperature,
-                config.teacher_weights,
-                config.widths,
+                regression=config.regression,
+                contrastive=config.contrastive,
+                relational=config.relational,
+                ranking=config.ranking,
+                temperature=config.temperature,
+                student_temperature=config.student_temperature,
+                teacher_temperature=config.teacher_temperature,
+                teacher_weights=config.teacher_weights,
+                matryoshka_dims=config.matryoshka_dims,
             )
         except ValueError as error:
             raise InputError(str(error)) from error

@@ -30,8 +30,8 @@ class DistillationLoss(nn.Module):
       (ranking distillation as ListNet in RankCSE, Liu et al., 2023).
 
     P is a linear projection, one a teacher, owned by the loss and thrown away with it. Relations are compared with the
-    weighted mean of the teachers' similarities, which are those of their embeddings laid side by side. With ``widths``
-    every objective is also asked of the first dimensions alone (Matryoshka, Kusupati et al., 2022).
+    weighted mean of the teachers' similarities, which are those of their embeddings laid side by side. With
+    ``matryoshka_dims`` every objective is also asked of the first dimensions alone (Matryoshka, Kusupati et al., 2022).
 
     Inputs:
         +-----------+------------------------------------------------------+
@@ -51,8 +51,8 @@ class DistillationLoss(nn.Module):
         temperature: Of ``contrastive``. SimCSE: 0.05.
         student_temperature: Of ``ranking``. RankCSE: 0.05.
         teacher_temperature: Of ``ranking``, half the student's as in RankCSE.
-        weights: Of the teachers; alike by default.
-        widths: Further embedding sizes that must do alone, each smaller than the model's.
+        teacher_weights: Weight of each teacher; alike by default.
+        matryoshka_dims: Further embedding sizes that must do alone, each smaller than the model's.
 
     Raises:
         ValueError: No teacher, teachers of different lengths, a weight or temperature that cannot be, or a width that
@@ -79,11 +79,11 @@ class DistillationLoss(nn.Module):
         temperature: float = 0.05,
         student_temperature: float = 0.05,
         teacher_temperature: float = 0.025,
-        weights: Sequence[float] | None = None,
-        widths: Sequence[int] = (),
+        teacher_weights: Sequence[float] | None = None,
+        matryoshka_dims: Sequence[int] = (),
     ) -> None:
         super().__init__()
-        self.weights = [float(weight) for weight in weights or [1.0] * len(teachers)]
+        self.teacher_weights = [float(weight) for weight in teacher_weights or [1.0] * len(teachers)]
         self.objectives = {
             "regression": regression,
             "contrastive": contrastive,
@@ -92,12 +92,12 @@ class DistillationLoss(nn.Module):
         }
         self.temperatures = (temperature, student_temperature, teacher_temperature)
         dimension = model.get_embedding_dimension() or 0
-        self.widths = (*widths, dimension)
-        _check(teachers, self.weights, self.objectives, self.temperatures, self.widths)
+        self.matryoshka_dims = (*matryoshka_dims, dimension)
+        _check(teachers, self.teacher_weights, self.objectives, self.temperatures, self.matryoshka_dims)
         self.model = model
         self.teachers = list(teachers)
         self.projections = nn.ModuleList(
-            nn.Linear(width, teacher.shape[1], bias=False) for width in self.widths for teacher in teachers
+            nn.Linear(width, teacher.shape[1], bias=False) for width in self.matryoshka_dims for teacher in teachers
         ).to(model.device)
         self._statistics: list[Tensor] = []
 
@@ -145,7 +145,7 @@ class DistillationLoss(nn.Module):
         with torch.autocast(embeddings.device.type, enabled=False):
             embeddings = embeddings.float()
             normalized = [F.normalize(target.float(), dim=1) for target in targets]
-            relations = _mean([target @ target.T for target in normalized], self.weights)
+            relations = _mean([target @ target.T for target in normalized], self.teacher_weights)
             losses = []
             for width, projections in self._projections():
                 student = F.normalize(embeddings[:, :width], dim=1)
@@ -162,12 +162,12 @@ class DistillationLoss(nn.Module):
             projected = [F.normalize(projection(student), dim=1) for projection in projections]
             pairs = list(zip(projected, targets, strict=True))
             cosines = [(mine * target).sum(dim=1).mean() for mine, target in pairs]
-            self._record(_mean(cosines, self.weights))
-            loss = loss + wanted["regression"] * (1 - _mean(cosines, self.weights))
+            self._record(_mean(cosines, self.teacher_weights))
+            loss = loss + wanted["regression"] * (1 - _mean(cosines, self.teacher_weights))
             if wanted["contrastive"]:
                 own = torch.arange(len(student), device=student.device)
                 contrasts = [F.cross_entropy(mine @ target.T / temperature, own) for mine, target in pairs]
-                loss = loss + wanted["contrastive"] * _mean(contrasts, self.weights)
+                loss = loss + wanted["contrastive"] * _mean(contrasts, self.teacher_weights)
         if wanted["relational"] or wanted["ranking"]:
             others = ~torch.eye(len(student), dtype=torch.bool, device=student.device)
             mine = (student @ student.T)[others].view(len(student), -1)
@@ -185,7 +185,7 @@ class DistillationLoss(nn.Module):
     def _projections(self) -> Iterator[tuple[int, list[nn.Linear]]]:
         """Each width with its projections, one a teacher."""
         projections = cast("list[nn.Linear]", list(self.projections))
-        for index, width in enumerate(self.widths):
+        for index, width in enumerate(self.matryoshka_dims):
             yield width, projections[index * len(self.teachers) :][: len(self.teachers)]
 
     def pop_statistics(self) -> dict[str, float]:
@@ -204,8 +204,8 @@ class DistillationLoss(nn.Module):
             "temperature": temperature,
             "student_temperature": student_temperature,
             "teacher_temperature": teacher_temperature,
-            "weights": self.weights,
-            "widths": list(self.widths),
+            "teacher_weights": self.teacher_weights,
+            "matryoshka_dims": list(self.matryoshka_dims),
         }
 
     @property
@@ -247,10 +247,12 @@ def _check(
     if not teachers or len({len(teacher) for teacher in teachers}) != 1:
         raise ValueError("Give the embeddings of at least one teacher, and as many rows of each.")
     if len(weights) != len(teachers) or min(weights) <= 0:
-        raise ValueError(f"weights are {list(weights)}: give one above 0 for each of the {len(teachers)} teachers.")
+        raise ValueError(
+            f"teacher_weights are {list(weights)}: give one above 0 for each of the {len(teachers)} teachers."
+        )
     if min(objectives.values()) < 0 or not any(objectives.values()):
         raise ValueError(f"The objectives' weights are {objectives}: none below 0, and at least one above.")
     if min(temperatures) <= 0:
         raise ValueError(f"temperatures are {list(temperatures)}: they must be above 0.")
     if any(not 0 < width < widths[-1] for width in widths[:-1]) or len(set(widths)) != len(widths):
-        raise ValueError(f"widths are {list(widths[:-1])}: each must be smaller than the model's {widths[-1]}.")
+        raise ValueError(f"matryoshka_dims are {list(widths[:-1])}: each must be smaller than the model's {widths[-1]}")

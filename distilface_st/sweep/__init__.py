@@ -5,7 +5,7 @@ Example:
 
         plan = SweepPlan(
             space=Space((Choice("layers", ("last", "last_four")), Range("temperature", 0.01, 0.1, log=True))),
-            base=TrainingConfig(encoder="distilbert-base-uncased", steps=1000),
+            base=TrainingConfig(encoder="distilbert-base-uncased", max_steps=1000),
             data=load_sentences("sentences.txt"),
             evaluator=STSEvaluator(load_sts("STS-B", "sts", split="dev")),
             output=Path("my-sweep"),

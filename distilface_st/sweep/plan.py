@@ -226,7 +226,7 @@ def _check_settings(settings: dict[str, Any], plan: SweepPlan, depth: int | None
     allowed = {
         "layer_reduction": ([settings.get("layer_reduction")], LAYER_REDUCTIONS),
         "pooling_mode": ([modes] if isinstance(modes, str) else modes, tuple(Pooling.POOLING_MODES)),
-        "schedule": ([settings.get("schedule")], tuple(schedule.value for schedule in SchedulerType)),
+        "lr_scheduler_type": ([settings.get("lr_scheduler_type")], tuple(schedule.value for schedule in SchedulerType)),
     }
     for name, (values, choices) in allowed.items():
         wrong = [value for value in values if value not in choices]

@@ -67,8 +67,8 @@ def run_sweep_on_ray(
             time_attr="step",
             metric="score",
             mode=mode,
-            grace_period=plan.base.evaluate_every,
-            max_t=max(plan.base.steps, plan.base.evaluate_every) + 1,
+            grace_period=plan.base.eval_steps,
+            max_t=max(plan.base.max_steps, plan.base.eval_steps) + 1,
             reduction_factor=2,
         )
     os.environ["RAY_CHDIR_TO_TRIAL_DIR"] = "0"  # the encoder's path may be relative
@@ -112,13 +112,13 @@ def _trial(settings: dict[str, Any], plan: SweepPlan) -> None:
     config = plan.config(settings["point"], settings["seed"])
 
     def report(score: float, step: int) -> bool:
-        if step < config.steps:  # or ASHA could end a trial that has only its model to save
+        if step < config.max_steps:  # or ASHA could end a trial that has only its model to save
             tune.report({"score": score, "step": step})
         return False
 
     outcome = run_trial(plan, config, plan.output / "trials" / settings["key"], report)
     last = {"score": outcome.score} if outcome.score is not None else {}
-    tune.report({"step": config.steps, "outcome": json.dumps(asdict(outcome)), **last})
+    tune.report({"step": config.max_steps, "outcome": json.dumps(asdict(outcome)), **last})
 
 
 class _StoreSearcher:

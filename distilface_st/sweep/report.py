@@ -86,7 +86,7 @@ def _figures(results: SweepResults) -> Iterator[tuple[str, str, str, Callable[[]
     if not results.configurations:
         return
     bars = (
-        "Everything else as in the base." if results.base_configuration else "The best configuration with each value."
+        "Everything else is as in the base." if results.base_configuration else "Each value in its best configuration."
     )
     bars += " Bars do not start at 0; the best of each panel is orange."
     bars += " Error bars: standard deviation over seeds." if len(results.plan["seeds"]) > 1 else ""
@@ -118,7 +118,7 @@ def _summary(results: SweepResults) -> str:
         "Text": f"{results.record['source']}, {results.record['rows']:,} rows",
         "Trials": told,
         "Search": f"{plan['sampler']}, pruner {plan['pruner']}, seeds {', '.join(map(str, plan['seeds']))}",
-        "Training": f"{plan['base']['steps']:,} steps",
+        "Training": f"{plan['base']['max_steps']:,} steps",
         "Decided by": titled(results.score_name),
     }
     return "".join(f"<dt>{name}</dt><dd>{escape(text)}</dd>" for name, text in facts.items())

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
 from ..modules.multi_layer_pooling import LAYER_REDUCTIONS, resolve_layers
-from ..training.config import TrainingConfig
+from ..training.config import OLD_NAMES, TrainingConfig
+from ..utils.deprecation import current_names
 from .space import JOINT, POOLING_FIELDS, Choice, Range, Space, label_of
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ def read_space(path: Path, problems: Problems) -> tuple[Space, dict[str, Any], t
         What could be read: the space, the shared settings, the seeds.
     """
     try:
-        content = _parse(path.read_text(encoding="utf-8"))
+        content = current_names(_parse(path.read_text(encoding="utf-8")), OLD_NAMES)
     except (OSError, ValueError) as error:
         problems.add(f"{path} cannot be read as a space: {error}")
         return Space(()), {}, ()
@@ -47,6 +48,7 @@ def read_space(path: Path, problems: Problems) -> tuple[Space, dict[str, Any], t
     if not isinstance(base, dict):
         problems.add("base must be a table of settings.")
         base = {}
+    base = current_names(base, OLD_NAMES)
     unknown = [f"base.{name}" for name in base if name not in (*SEARCHABLE, "views")]
     unknown += [name for name in content if name not in (*SEARCHABLE, JOINT)]
     if unknown:

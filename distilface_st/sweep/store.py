@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock, Timeout
 
 from ..errors import InputError
+from ..training.config import OLD_NAMES
 from ..utils.extras import require
 from ..utils.files import read_json, write_json
 from ..utils.provenance import provenance
@@ -135,12 +136,12 @@ class SweepStore:
         except Timeout:
             return None
         self.plan.searched.suggest(trial)  # Optuna keeps parameters only of what was suggested
-        return Claim(trial, self.plan.config(attrs["point"], attrs["seed"]), folder, lock)
+        return Claim(trial, self.plan.config(_current_names(attrs["point"]), attrs["seed"]), folder, lock)
 
     def _enqueue(self, configurations: list[Configuration]) -> None:
-        known = {(*record.configuration.items(), record.seed) for record in self.records()}
+        known = {(frozenset(record.configuration.items()), record.seed) for record in self.records()}
         for configuration, seed in product(configurations, self.plan.seeds):
-            if (*configuration.items(), seed) not in known:
+            if (frozenset(configuration.items()), seed) not in known:
                 settings = json.dumps(self.plan.config(configuration, seed).to_dict(), sort_keys=True)
                 key = hashlib.sha256(settings.encode()).hexdigest()[:12]
                 attrs = {"point": configuration, "seed": seed, "key": key}
@@ -154,7 +155,7 @@ class SweepStore:
         from optuna.trial import TrialState
 
         space, trials, seed = self.plan.searched, self.plan.trials, self.plan.sampler_seed
-        tried = {tuple(record.configuration.items()) for record in self.records()}
+        tried = {frozenset(record.configuration.items()) for record in self.records()}
         if len(tried) >= min(trials, space.size or trials):
             return False
         startup = max(4, min(10, trials // 3)) * len(self.plan.seeds)
@@ -165,10 +166,10 @@ class SweepStore:
             trial = self.study.ask()
             chosen = space.suggest(trial)
             self.study.tell(trial, state=TrialState.FAIL)  # it is queued anew, with its seeds
-            if tuple(chosen.items()) not in tried:
+            if frozenset(chosen.items()) not in tried:
                 break
         else:
-            left = [one for one in grid(space) if tuple(one.items()) not in tried]
+            left = [one for one in grid(space) if frozenset(one.items()) not in tried]
             chosen = random.Random(seed + len(tried)).choice(left)
         self._enqueue([chosen])
         return True
@@ -201,8 +202,7 @@ def _open_study(plan: SweepPlan) -> Study:
     if plan.pruner == "median":
         pruner = optuna.pruners.MedianPruner(n_startup_trials=4)
     elif plan.pruner == "hyperband":
-        steps = plan.base.steps
-        pruner = optuna.pruners.HyperbandPruner(min_resource=plan.base.evaluate_every, max_resource=steps)
+        pruner = optuna.pruners.HyperbandPruner(min_resource=plan.base.eval_steps, max_resource=plan.base.max_steps)
     study: Study = optuna.create_study(
         study_name="sweep",
         storage=_storage(plan.output),
@@ -229,7 +229,8 @@ def _records(study: Study) -> list[TrialRecord]:
         attrs = frozen.user_attrs
         if "key" in attrs:
             outcome = Outcome(**attrs["outcome"]) if "outcome" in attrs and frozen.state.is_finished() else None
-            found.append(TrialRecord(len(found), attrs["key"], attrs["point"], attrs["seed"], outcome))
+            configuration = _current_names(attrs["point"])
+            found.append(TrialRecord(len(found), attrs["key"], configuration, attrs["seed"], outcome))
     return found
 
 
@@ -242,6 +243,12 @@ def _read_record(folder: Path) -> dict[str, Any]:
         raise InputError(f"{folder} holds no sweep.") from None
     except (KeyError, TypeError) as error:
         raise InputError(f"{folder / RECORD} is damaged: {error!r}") from error
-    if not plan.get("trained", True):  # of a version whose sweeps could do that
+    if not plan.get("trained", True):
         raise InputError(f"{folder} compares poolings without training: `distilface poolings` does that now.")
+    plan["base"], plan["space"] = _current_names(plan["base"]), _current_names(plan["space"])
     return found
+
+
+def _current_names(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings of a sweep that version 0.1 began."""
+    return {OLD_NAMES.get(name, name): value for name, value in settings.items()}

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from ..errors import InputError
+from ..utils.deprecation import renamed
+from ..utils.settings import check_settings, setting
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -15,81 +17,77 @@ if TYPE_CHECKING:
 Views = Literal["dropout", "neighbours", "pairs"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
+OLD_NAMES = {"steps": "max_steps", "evaluate_every": "eval_steps", "schedule": "lr_scheduler_type"}
+"""Settings that were called otherwise in version 0.1."""
+
 
 @dataclass(frozen=True)
 class RunSettings:
     """The settings that every kind of run has; defaults are those of :class:`TrainingConfig`.
 
     Attributes:
-        dropout: Probability in every dropout of the encoder; None leaves the encoder's own (0.1 in DistilBERT, which
-            SimCSE, Table 3, found best).
-        steps: Optimizer steps. Table 1: 30,000.
-        batch_size: Sentences or pairs a step, on each device. Table 1: 64.
-        learning_rate: Peak of the schedule. Table 1: 5e-5.
-        schedule: Name of a transformers learning-rate schedule. SimCSE's code: linear to 0.
-        warmup_steps: Steps up to the peak. SimCSE's code: none.
-        weight_decay: Of AdamW. The paper's Adam: none.
-        max_grad_norm: Gradients are scaled down to this norm. SimCSE's code: 1.
-        max_length: Tokens of a training sentence; inference keeps the encoder's own limit. Table 1: 32.
-        precision: ``auto`` (bf16 where the device computes in it, else fp16 on CUDA, else fp32), ``fp32``, ``bf16``, or
-            ``fp16`` (CUDA only, with gradient scaling: without it the paper's score fell). The paper: fp16.
-        evaluate_every: Steps between evaluations, which are also the checkpoints. SimCSE's code: 125 to 250.
-        patience: Evaluations without a better score before training stops; None: never.
-        seed: Of dropout, order of the data and new weights. SimCSE's code: 42.
+        max_steps: Optimizer steps.
+        batch_size: Sentences or pairs in a step, on each device.
+        learning_rate: Peak of the schedule.
+        lr_scheduler_type: Learning-rate schedule of transformers: linear, cosine, constant, ...
+        warmup_steps: Steps up to the peak.
+        weight_decay: Weight decay of AdamW.
+        max_grad_norm: Gradients are scaled down to this norm.
+        dropout: Probability in every dropout of the encoder; by default the encoder's own.
+        max_length: Tokens of a training sentence; inference keeps the encoder's own limit.
+        precision: fp32, bf16, fp16 (CUDA only, with gradient scaling), or auto: bf16 where the device computes in it,
+            else fp16 on CUDA, else fp32.
+        eval_steps: Steps between evaluations, which are also the checkpoints.
+        patience: Evaluations without a better score before training stops; by default it never does.
+        seed: Seed of dropout, order of the data and new weights.
 
     Raises:
         InputError: A value that no run could use.
     """
 
-    dropout: float | None = None
-    steps: int = 30_000
-    batch_size: int = 64
-    learning_rate: float = 5e-5
-    schedule: str = "linear"
-    warmup_steps: int = 0
-    weight_decay: float = 0.0
-    max_grad_norm: float = 1.0
-    max_length: int = 32
-    precision: Precision = "auto"
-    evaluate_every: int = 250
-    patience: int | None = None
-    seed: int = 42
+    # Where the defaults come from: Table 1 is the paper's, SimCSE is Gao et al., 2021.
+    max_steps: int = setting(30_000, minimum=1)  # Table 1
+    batch_size: int = setting(64, minimum=2)  # Table 1
+    learning_rate: float = setting(5e-5, above=0)  # Table 1
+    lr_scheduler_type: str = "linear"  # SimCSE's code: linear to 0
+    warmup_steps: int = setting(0, minimum=0)  # SimCSE's code
+    weight_decay: float = setting(0.0, minimum=0)  # the paper's Adam has none
+    max_grad_norm: float = setting(1.0, minimum=0)  # SimCSE's code
+    dropout: float | None = None  # 0.1 in DistilBERT, which SimCSE (Table 3) found best
+    max_length: int = setting(32, minimum=3)  # Table 1
+    precision: Precision = setting("auto", choices=get_args(Precision))  # fp16 in the paper; unscaled, its score fell
+    eval_steps: int = setting(250, minimum=1)  # SimCSE's code: 125 to 250
+    patience: int | None = setting(None, minimum=1)
+    seed: int = setting(42, minimum=0)  # SimCSE's code
 
     def __post_init__(self) -> None:
-        at_least = {"steps": 1, "batch_size": 2, "warmup_steps": 0, "max_length": 3}
-        at_least |= {"evaluate_every": 1, "patience": 1, "seed": 0, "weight_decay": 0, "max_grad_norm": 0}
-        for name, least in at_least.items():
-            value = getattr(self, name)
-            if value is not None and not value >= least:
-                raise InputError(f"{name} is {value}: it must be at least {least}.")
-        if not self.learning_rate > 0:
-            raise InputError(f"learning_rate is {self.learning_rate}: it must be above 0.")
+        check_settings(self)
         if self.dropout is not None and not 0 <= self.dropout < 1:
             raise InputError(f"dropout is {self.dropout}: it must be at least 0 and below 1.")
-        if self.precision not in ("auto", "fp32", "bf16", "fp16"):
-            raise InputError(f"precision is {self.precision!r}: allowed are auto, fp32, bf16, fp16.")
 
     def to_dict(self) -> dict[str, Any]:
         """The settings as JSON can hold them."""
         return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
 
 
+@renamed(**OLD_NAMES)
 @dataclass(frozen=True)
 class TrainingConfig(RunSettings):
     """Everything that decides a training run but the data. "The paper" is Lim, Ng, Lim (2022), see the README.
 
     Attributes:
-        encoder: Hub name or folder of the encoder to start from. The paper, section on the encoder: DistilBERT.
-        layers: Hidden states to pool. Table 1: first and last.
-        layer_reduction: ``mean``, ``max`` or ``concat`` over the layers. Table 1: average.
-        pooling_mode: Token pooling. The paper averages tokens.
-        normalize: Whether the model's embeddings have length 1. The paper's do not.
-        trim: Whether to drop encoder layers above the highest one used.
-        views: What positives are: ``dropout`` (the sentence under another dropout mask: the paper), ``neighbours``
-            (sentences that stand next to each other; Giorgi et al., 2021) or ``pairs`` (two given columns).
-        temperature: Of the loss. Table 1: 0.05.
-        symmetric: Whether the loss also looks from positives to anchors. The paper's does not.
-        mini_batch_size: Sentences a forward pass, with gradient caching; None: the whole batch at once.
+        encoder: Encoder to start from.
+        layers: Hidden states to pool: last, second_to_last, all, first_last, last_two, last_four, or indices: 0,-1.
+        layer_reduction: mean, max or concat over the layers.
+        pooling_mode: Token pooling: mean, max, cls, ...; several with commas.
+        normalize: Scale the model's embeddings to length 1, by a module of its own.
+        trim: Drop encoder layers above the highest one used.
+        views: What positives are: dropout (the sentence under another dropout mask), neighbours (sentences that stand
+            next to each other; Giorgi et al., 2021) or pairs (two given columns).
+        temperature: Temperature of the loss.
+        symmetric: Also contrast positives with anchors.
+        mini_batch_size: Sentences in a forward pass, with cached gradients: large batches in little memory. By
+            default the whole batch.
 
     The others are those of :class:`RunSettings`.
 
@@ -97,32 +95,26 @@ class TrainingConfig(RunSettings):
         InputError: A value that no run could use.
 
     Example:
-        >>> config = TrainingConfig.preset("paper-best", steps=100)
-        >>> config.batch_size, config.learning_rate, config.layers, config.steps
+        >>> config = TrainingConfig.preset("paper-best", max_steps=100)
+        >>> config.batch_size, config.learning_rate, config.layers, config.max_steps
         (128, 1e-05, 'last_four', 100)
     """
 
-    encoder: str = "distilbert-base-uncased"
-    layers: LayerSelection | Sequence[int] = "first_last"
-    layer_reduction: LayerReduction = "mean"
-    pooling_mode: str | tuple[str, ...] = "mean"
+    encoder: str = "distilbert-base-uncased"  # the paper, section on the encoder
+    layers: LayerSelection | Sequence[int] = "first_last"  # Table 1
+    layer_reduction: LayerReduction = "mean"  # Table 1
+    pooling_mode: str | tuple[str, ...] = "mean"  # the paper averages tokens
     normalize: bool = False
     trim: bool = False
-    views: Views = "dropout"
-    temperature: float = 0.05
+    views: Views = setting("dropout", choices=get_args(Views))  # the paper
+    temperature: float = setting(0.05, above=0)  # Table 1
     symmetric: bool = False
-    mini_batch_size: int | None = None
+    mini_batch_size: int | None = setting(None, minimum=1)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.mini_batch_size is not None and self.mini_batch_size < 1:
-            raise InputError(f"mini_batch_size is {self.mini_batch_size}: it must be at least 1.")
-        if not self.temperature > 0:
-            raise InputError(f"temperature is {self.temperature}: it must be above 0.")
         if self.views == "dropout" and self.dropout == 0:
             raise InputError("views are dropout, but dropout is 0: both views of a sentence would be the same.")
-        if self.views not in ("dropout", "neighbours", "pairs"):
-            raise InputError(f"views is {self.views!r}: allowed are dropout, neighbours, pairs.")
 
     @classmethod
     def preset(cls, name: str, **changes: Any) -> TrainingConfig:
@@ -143,7 +135,7 @@ class TrainingConfig(RunSettings):
 
 PRESETS = {
     "paper-default": TrainingConfig(),
-    "paper-best": TrainingConfig(layers="last_four", batch_size=128, learning_rate=1e-5, steps=20_000),
+    "paper-best": TrainingConfig(layers="last_four", batch_size=128, learning_rate=1e-5, max_steps=20_000),
 }
 """Table 1 of the paper, and the best values of its Figure 3."""
 

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
 from ..models.fingerprint import model_fingerprint
+from ..utils.deprecation import current_names
 from ..utils.files import write_json
 from ..utils.provenance import provenance
+from .config import OLD_NAMES
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -60,7 +62,8 @@ def is_first_process() -> bool:
 def _read_run(file: Path) -> dict[str, Any]:
     try:
         run: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        _ = run["status"], run["config"], run["data"]["fingerprint"], run["fingerprint_before"]
+        _ = run["status"], run["data"]["fingerprint"], run["fingerprint_before"]
+        run["config"] = current_names(run["config"], {**OLD_NAMES, "widths": "matryoshka_dims"})
     except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
         raise InputError(f"{file} is damaged: {error!r}") from error
     return run

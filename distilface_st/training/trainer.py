@@ -156,7 +156,7 @@ def fit(
     start = time.perf_counter()
     with stop, accelerated(model):
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    if stop.stopped and trainer.state.global_step < config.steps:
+    if stop.stopped and trainer.state.global_step < config.max_steps:
         raise TrainingInterrupted(trainer.state.global_step, output)
     model.eval()
     if trainer.is_world_process_zero():
@@ -249,8 +249,8 @@ def _arguments(
     batch_sampler: Any,
 ) -> SentenceTransformerTrainingArguments:
     schedules = [schedule.value for schedule in SchedulerType]
-    if config.schedule not in schedules:
-        raise InputError(f"schedule is {config.schedule!r}: allowed are {', '.join(schedules)}.")
+    if config.lr_scheduler_type not in schedules:
+        raise InputError(f"lr_scheduler_type is {config.lr_scheduler_type!r}: allowed are {', '.join(schedules)}.")
     target = torch.device(device or model.device)
     precision = resolve_precision(config.precision, target.type)
     evaluation: Literal["steps", "no"] = "steps" if evaluator else "no"
@@ -258,10 +258,10 @@ def _arguments(
         torch.cuda.set_device(target)
     arguments = SentenceTransformerTrainingArguments(
         output_dir=str(output / "checkpoints"),
-        max_steps=config.steps,
+        max_steps=config.max_steps,
         per_device_train_batch_size=config.batch_size,
         learning_rate=config.learning_rate,
-        lr_scheduler_type=config.schedule,
+        lr_scheduler_type=config.lr_scheduler_type,
         warmup_steps=config.warmup_steps,
         weight_decay=config.weight_decay,
         max_grad_norm=config.max_grad_norm,
@@ -273,10 +273,10 @@ def _arguments(
         batch_sampler=batch_sampler,
         dataloader_drop_last=True,
         eval_strategy=evaluation,
-        eval_steps=config.evaluate_every,
+        eval_steps=config.eval_steps,
         eval_on_start=evaluator is not None and not resumed,
         save_strategy="steps",
-        save_steps=config.evaluate_every,
+        save_steps=config.eval_steps,
         save_total_limit=2,
         load_best_model_at_end=evaluator is not None,
         metric_for_best_model=f"eval_{evaluator.primary_metric}" if evaluator else None,

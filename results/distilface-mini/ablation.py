@@ -21,7 +21,7 @@ from distilface_st import DistillationConfig, distill, load_sentences, load_sts,
 from distilface_st.evaluation.sts import STSEvaluator
 
 HERE = Path(__file__).parent
-BASE = DistillationConfig(steps=200, batch_size=128, learning_rate=3e-4, warmup_steps=30, evaluate_every=100)
+BASE = DistillationConfig(max_steps=200, batch_size=128, learning_rate=3e-4, warmup_steps=30, eval_steps=100)
 FROM, BOTH = "paraphrase-l3", ("mpnet", "paraphrase-l3")
 
 RUNS: dict[str, dict[str, Any]] = {
@@ -36,7 +36,7 @@ RUNS: dict[str, dict[str, Any]] = {
     "more relations": {"config": {"relational": 4.0}},
     "rate 1e-4": {"config": {"learning_rate": 1e-4}},
     "rate 6e-4": {"config": {"learning_rate": 6e-4}},
-    "batch 64": {"config": {"batch_size": 64, "steps": 400}},
+    "batch 64": {"config": {"batch_size": 64, "max_steps": 400}},
     "mpnet alone": {"teachers": ("mpnet",)},
     "paraphrase alone": {"teachers": ("paraphrase-l3",)},
     "cut from MiniLM-L6": {"source": "minilm-l6", "student": {"layers": 3, "embedding_size": 128}},
@@ -85,7 +85,7 @@ def record(name: str, run: dict[str, Any]) -> None:
         "run": name,
         "stsb_dev_before": f"{run['scores_before']['STS-B-dev']:.2f}",
         "stsb_dev": f"{run['scores_after']['STS-B-dev']:.2f}",
-        "steps": run["config"]["steps"],
+        "steps": run["config"]["max_steps"],
         "batch_size": run["config"]["batch_size"],
         "seed": run["config"]["seed"],
         "sentences": run["data"]["rows"],

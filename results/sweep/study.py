@@ -39,16 +39,16 @@ DEV = "STS-B-dev"
 
 NEIGHBOURS = ["wiki/neighbours.tsv.gz", "--views", "pairs"]
 SENTENCES = ["wiki/sentences.txt.gz"]
-PAPER = ["--preset", "paper", "--sampler", "one-at-a-time", "--steps", "32", "--evaluate-every", "16", "--seed", "1"]
-SPACE = ["--space", str(HERE / "space.toml"), "--steps", "32", "--evaluate-every", "8", "--seed", "1"]
+PAPER = ["--preset", "paper", "--sampler", "one-at-a-time", "--max-steps", "32", "--eval-steps", "16", "--seed", "1"]
+SPACE = ["--space", str(HERE / "space.toml"), "--max-steps", "32", "--eval-steps", "8", "--seed", "1"]
 SWEEPS = {
-    "untrained": [*SENTENCES, "--preset", "paper", "--sampler", "grid", "--steps", "0", "--all-sets"],
+    "untrained": [*SENTENCES, "--preset", "paper", "--sampler", "grid", "--max-steps", "0", "--all-sets"],
     "neighbours": [*NEIGHBOURS, *PAPER, "--seeds", "3", "--all-sets"],
     "dropout": [*SENTENCES, *PAPER],
     "grid": [*NEIGHBOURS, *SPACE, "--sampler", "grid"],
     "tpe": [*NEIGHBOURS, *SPACE, "--sampler", "tpe", "--pruner", "median", "--trials", "30"],
 }
-KILLED = ["--limit", "20000", "--sampler", "grid", "--steps", "24", "--evaluate-every", "4", "--seeds", "2"]
+KILLED = ["--limit", "20000", "--sampler", "grid", "--max-steps", "24", "--eval-steps", "4", "--seeds", "2"]
 KILLED_SPACE = "temperature = [0.01, 0.05, 0.1]\nlayers = ['last', 'first_last']\n[base]\nbatch_size = 16\n"
 
 
@@ -123,7 +123,7 @@ def replay(work: Path, runs: int) -> None:
     best = results.points[0].mean
     cost = sum(results.rows_trained(trial) for trial in results.trials)
     space, *_ = read_space(HERE / "space.toml", Problems())
-    base = replace(TrainingConfig(encoder="recorded"), steps=32, evaluate_every=8, views="pairs")
+    base = replace(TrainingConfig(encoder="recorded"), max_steps=32, eval_steps=8, views="pairs")
     rows = []
     for seed in range(runs):
         with tempfile.TemporaryDirectory() as folder:

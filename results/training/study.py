@@ -47,7 +47,7 @@ class Arm:
     changes: dict[str, Any] = field(default_factory=dict)
 
 
-BASE = TrainingConfig(layers="last", steps=120, batch_size=64, learning_rate=5e-5, evaluate_every=120, max_length=32)
+BASE = TrainingConfig(layers="last", max_steps=120, batch_size=64, learning_rate=5e-5, eval_steps=120, max_length=32)
 
 TUNE = [
     Arm("neighbours last t0.05 lr5e-5", "neighbours"),
@@ -222,7 +222,7 @@ def main() -> None:
         report(options.runs, TUNE, "tune")
         return
     evaluator = STSEvaluator([dev, *(load_sts(name, sts) for name in AVERAGE6)], write_csv=False)
-    config = replace(BASE, steps=options.steps, evaluate_every=options.steps // 2)
+    config = replace(BASE, max_steps=options.steps, eval_steps=options.steps // 2)
     arms = prove_arms()
     for seed in range(1, options.seeds + 1):
         for arm in arms if options.arm is None else [arms[options.arm]]:

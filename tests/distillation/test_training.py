@@ -23,7 +23,7 @@ from distilface_st.distillation.teachers import Teacher, teacher_of
 from distilface_st.evaluation.sts import STSEvaluator
 
 CONFIG = DistillationConfig(
-    steps=30, batch_size=16, evaluate_every=10, learning_rate=3e-3, warmup_steps=2, precision="fp32"
+    max_steps=30, batch_size=16, eval_steps=10, learning_rate=3e-3, warmup_steps=2, precision="fp32"
 )
 
 
@@ -53,7 +53,7 @@ def agreement(model, teacher, sentences):
         {"contrastive": 1.0},
         {"relational": 1.0},
         {"ranking": 1.0},
-        {"regression": 1.0, "contrastive": 1.0, "relational": 1.0, "widths": (8,)},
+        {"regression": 1.0, "contrastive": 1.0, "relational": 1.0, "matryoshka_dims": (8,)},
     ],
     ids="+".join,
 )
@@ -91,7 +91,7 @@ def test_several_teachers_of_different_widths_teach_at_once(run, teacher_model, 
     teachers = [teacher_of(teacher_model), Teacher(Halved(), "halved", "h")]
     result = run("run", replace(CONFIG, teacher_weights=(1.0, 3.0)), teachers=teachers)
     assert [teacher["name"] for teacher in result.run["teachers"]] == ["teacher", "halved"]
-    assert result.run["loss"]["settings"]["weights"] == [1.0, 3.0]
+    assert result.run["loss"]["settings"]["teacher_weights"] == [1.0, 3.0]
 
 
 class StopAt(TrainerCallback):
@@ -131,7 +131,7 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(run, teacher_mo
     with pytest.raises(InputError, match="fewer than the batch size"):
         run("run", replace(CONFIG, batch_size=500))
     with pytest.raises(InputError, match="each must be smaller than the model's 32"):
-        run("run", replace(CONFIG, widths=(32,)))
+        run("run", replace(CONFIG, matryoshka_dims=(32,)))
     with pytest.raises(InputError, match="give one above 0 for each of the 1 teachers"):
         run("run", replace(CONFIG, teacher_weights=(1.0, 2.0)))
     (tmp_path / "pairs.tsv").write_text("a\tb\n" + "\n".join(f"the cat {i}\ta dog {i}" for i in range(40)))
@@ -150,9 +150,9 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(run, teacher_mo
         {"regression": -1.0},
         {"regression": 0.0, "contrastive": 0.0, "relational": 0.0},
         {"temperature": 0.0},
-        {"widths": (0,)},
+        {"matryoshka_dims": (0,)},
         {"teacher_weights": (0.0,)},
-        {"steps": 0},
+        {"max_steps": 0},
         {"dropout": 1.0},
         {"learning_rate": 0.0},
         {"precision": "int8"},

@@ -82,7 +82,7 @@ def test_the_loss_is_its_definition(rows, seed, weights, objectives):
         temperature=0.3,
         student_temperature=0.2,
         teacher_temperature=0.1,
-        weights=weights,
+        teacher_weights=weights,
     )
     found = loss([{"input_ids": torch.arange(rows)[:, None]}], torch.arange(rows))
     projections = [projection.weight.detach().double().numpy() for projection in loss.projections]
@@ -127,7 +127,7 @@ def test_smaller_widths_are_trained_as_if_alone():
     teacher = unit(5, 3, 1)
     model = Model(5, 6)
     objectives = {**NONE, "relational": 1.0}
-    both = DistillationLoss(model, [teacher], **objectives, widths=[2])
+    both = DistillationLoss(model, [teacher], **objectives, matryoshka_dims=[2])
     narrow = Model(5, 2)
     narrow.table.data = model.table.data[:, :2]
     features = [{"input_ids": torch.arange(5)[:, None]}], torch.arange(5)
@@ -149,13 +149,13 @@ def test_gradients_reach_student_and_projections_and_statistics_are_forgotten():
     [
         ({"teachers": []}, "at least one teacher"),
         ({"teachers": [unit(5, 3, 1), unit(4, 3, 1)]}, "as many rows"),
-        ({"weights": [1.0, 2.0]}, "one above 0 for each"),
-        ({"weights": [0.0]}, "one above 0 for each"),
+        ({"teacher_weights": [1.0, 2.0]}, "one above 0 for each"),
+        ({"teacher_weights": [0.0]}, "one above 0 for each"),
         ({"regression": -1.0}, "none below 0"),
         (NONE, "at least one above"),
         ({"temperature": 0.0}, "must be above 0"),
-        ({"widths": [4]}, "smaller than the model's 4"),
-        ({"widths": [2, 2]}, "smaller than the model's 4"),
+        ({"matryoshka_dims": [4]}, "smaller than the model's 4"),
+        ({"matryoshka_dims": [2, 2]}, "smaller than the model's 4"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(arguments, message):

@@ -18,19 +18,19 @@ def teacher(tiny_encoder, tmp_path_factory):
 
 
 def options(tmp_path, **changes):
-    given = {"output": tmp_path / "run", "steps": 4, "batch-size": 8, "evaluate-every": 2, "device": "cpu"}
+    given = {"output": tmp_path / "run", "max-steps": 4, "batch-size": 8, "eval-steps": 2, "device": "cpu"}
     given |= {"cache-dir": tmp_path / "teachers", "layers": "2", "embedding-size": 16} | changes
     return [value for name, value in given.items() for value in (f"--{name}", value)]
 
 
 def test_a_teacher_and_text_in_a_small_model_out(invoke, text, teacher, tmp_path):  # noqa: F811
     (tmp_path / "mine.tsv").write_text("a cat\ta dog\t4\na cat\tthe war\t1\na king\ta queen\t5\na king\ta car\t0\n")
-    changes = {"vocabulary": "trim:170", "dimension": 12, "width": 6, "eval-file": tmp_path / "mine.tsv"}
+    changes = {"vocabulary": "trim:170", "dimension": 12, "matryoshka-dim": 6, "eval-file": tmp_path / "mine.tsv"}
     result = invoke("distill", teacher, text, *options(tmp_path, **changes), "--json", "-")
     assert result.exit_code == 0, result.output
     run = json.loads(result.stdout)
     assert run["teachers"][0]["name"] == "model"
-    assert run["config"]["widths"] == [6]
+    assert run["config"]["matryoshka_dims"] == [6]
     model = SentenceTransformer(str(tmp_path / "run" / "model"), device="cpu")
     assert model.encode("a cat").shape == (12,)
     assert model[0].model.config.to_dict() | {"vocab_size": 170, "num_hidden_layers": 2, "embedding_size": 16} == (
@@ -39,7 +39,7 @@ def test_a_teacher_and_text_in_a_small_model_out(invoke, text, teacher, tmp_path
 
 
 def test_other_models_than_the_one_it_is_cut_from_can_teach(invoke, text, teacher, exported, tmp_path):  # noqa: F811
-    several = ["--learn-from", exported, "--learn-from", teacher, "--weight", 2, "--weight", 1]
+    several = ["--learn-from", exported, "--learn-from", teacher, "--teacher-weight", 2, "--teacher-weight", 1]
     result = invoke("distill", teacher, text, *options(tmp_path), *several, "--json", "-")
     assert result.exit_code == 0, result.output
     assert [found["name"] for found in json.loads(result.stdout)["teachers"]] == [exported.name, "model"]
@@ -54,7 +54,7 @@ def test_other_models_than_the_one_it_is_cut_from_can_teach(invoke, text, teache
         (["--vocabulary", "trim:3"], "3"),
         (["--embedding-size", "400"], "must be from 8 to 31"),
         (["--dimension", "99"], "dimension is 99"),
-        (["--weight", "1", "--weight", "2"], "--weight is given 2 times, for 1 models"),
+        (["--teacher-weight", "1", "--teacher-weight", "2"], "--teacher-weight is given 2 times, for 1 models"),
         (["--relational", "0", "--regression", "0", "--contrastive", "0"], "one of them must be above"),
         (["--learn-from", "./nowhere"], "no such folder"),
         (["--resume"], "holds no run to resume"),

@@ -48,7 +48,7 @@ def test_options_reach_the_training(calls, tmp_path):
     arguments = ["--steps", "5", "--batch-size", "8", "--seed", "3", "--device", "cpu", "--output", str(tmp_path / "q")]
     assert CliRunner().invoke(app, ["quickstart", *arguments]).exit_code == 0
     ((output, config, options),) = calls
-    assert (config.steps, config.batch_size, config.seed) == (5, 8, 3)
+    assert (config.max_steps, config.batch_size, config.seed) == (5, 8, 3)
     assert config.warmup_steps < 5
     assert output == tmp_path / "q"
     assert options["device"] == "cpu"
@@ -81,4 +81,4 @@ def test_help_names_the_default_that_holds():
     from distilface_st.training.quickstart import CONFIG
 
     outcome = CliRunner().invoke(app, ["quickstart", "--help"], env={"COLUMNS": "200", "NO_COLOR": "1"})
-    assert f"Default: {CONFIG.steps}." in outcome.stdout
+    assert f"Default: {CONFIG.max_steps}." in outcome.stdout

@@ -28,7 +28,7 @@ def options(tiny_encoder, text, tmp_path):
     (tmp_path / "mine.tsv").write_text("a cat\ta dog\t4\na cat\tthe war\t1\na king\ta queen\t5\na king\ta car\t0\n")
 
     def build(space=None, **changes):
-        given = {"base": tiny_encoder, "output": tmp_path / "sweep", "steps": 2, "evaluate-every": 2, "device": "cpu"}
+        given = {"base": tiny_encoder, "output": tmp_path / "sweep", "steps": 2, "eval-steps": 2, "device": "cpu"}
         given |= {"eval-file": tmp_path / "mine.tsv"}
         if space is not None:
             (tmp_path / "space.toml").write_text(space)

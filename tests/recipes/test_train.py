@@ -21,7 +21,7 @@ def text(tmp_path, monkeypatch):
 
 
 def options(tiny_encoder, output, **changes):
-    given = {"base": tiny_encoder, "output": output, "steps": 4, "batch-size": 8, "evaluate-every": 2, "device": "cpu"}
+    given = {"base": tiny_encoder, "output": output, "max-steps": 4, "batch-size": 8, "eval-steps": 2, "device": "cpu"}
     return [text for name, value in (given | changes).items() for text in (f"--{name}", value)]
 
 
@@ -78,7 +78,7 @@ def test_a_finished_run_is_left_alone(invoke, text, tiny_encoder, tmp_path):
         (["--all-sets"], "--all-sets needs --sts-dir"),
         (["--precision", "fp16"], "fp16 needs gradient scaling"),
         (["--layer-reduction", "sum"], "allowed are mean, max, concat"),
-        (["--schedule", "sawtooth"], "schedule is 'sawtooth'"),
+        (["--lr-scheduler-type", "sawtooth"], "lr_scheduler_type is 'sawtooth'"),
         (["--pooling-mode", "median"], "Invalid pooling mode"),
     ],
 )
@@ -93,7 +93,7 @@ def test_a_stopped_run_says_how_to_go_on_and_ends_with_130(invoke, text, tiny_en
     def stop(*_, **__):
         raise TrainingInterrupted(3, tmp_path / "run")
 
-    monkeypatch.setattr("distilface_st.training.train", stop)
+    monkeypatch.setattr("distilface_st.training.train.train", stop)
     result = invoke("train", text, *options(tiny_encoder, tmp_path / "run"))
     assert result.exit_code == 130
     assert "--resume goes on from there" in " ".join(result.stderr.split())

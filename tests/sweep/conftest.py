@@ -36,7 +36,7 @@ def scored_pairs(tmp_path):
 def plan(tiny_encoder, text, scored_pairs, tmp_path):
     return SweepPlan(
         Space((Choice("temperature", (0.05, 0.5)),)),
-        TrainingConfig(encoder=str(tiny_encoder), steps=2, batch_size=4, evaluate_every=2, precision="fp32"),
+        TrainingConfig(encoder=str(tiny_encoder), max_steps=2, batch_size=4, eval_steps=2, precision="fp32"),
         load_sentences(text, cache_dir=tmp_path / "cache"),
         STSEvaluator(load_scored_pairs(scored_pairs), write_csv=False),
         tmp_path / "sweep",

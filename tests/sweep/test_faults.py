@@ -48,7 +48,7 @@ def outcomes(folder):
 @pytest.fixture
 def long_plan(plan):
     space = Space((Choice("temperature", (0.05, 0.1, 0.5)),))
-    return replace(plan, space=space, seeds=(1, 2), base=replace(plan.base, steps=20, evaluate_every=4))
+    return replace(plan, space=space, seeds=(1, 2), base=replace(plan.base, max_steps=20, eval_steps=4))
 
 
 @pytest.fixture
@@ -99,7 +99,7 @@ def test_two_processes_share_a_sweep_and_lose_and_double_nothing(long_plan, unin
 @pytest.mark.slow
 def test_a_stopped_trial_goes_on_from_its_checkpoint(plan):
     space = Space((Choice("temperature", (0.05,)),))
-    plan = replace(plan, space=space, base=replace(plan.base, steps=60, evaluate_every=5))
+    plan = replace(plan, space=space, base=replace(plan.base, max_steps=60, eval_steps=5))
     process = started(plan)
     while not list(plan.output.glob("trials/*/checkpoints/checkpoint-*")):
         time.sleep(0.05)

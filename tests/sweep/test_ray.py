@@ -57,7 +57,7 @@ def outcomes(folder):
 def test_a_killed_workers_trial_goes_on_and_the_sweep_is_as_without_ray(plan, cluster, tmp_path):
     from distilface_st.sweep import run_sweep_on_ray
 
-    plan = replace(plan, base=replace(plan.base, steps=30, evaluate_every=5), seeds=(1, 2))
+    plan = replace(plan, base=replace(plan.base, max_steps=30, eval_steps=5), seeds=(1, 2))
     killed = []
 
     def kill_one():
@@ -87,7 +87,7 @@ def test_asha_stops_hopeless_trials(plan, cluster, tmp_path):
     (tmp_path / "many.tsv").write_text("\n".join(lines))  # so that no two scores are the same
     evaluator = STSEvaluator(load_scored_pairs(tmp_path / "many.tsv"), write_csv=False)
     space = Space((Choice("learning_rate", (1e-6, 1e-4, 1e-3, 3e-3, 1e-2, 2e-2)),))
-    base = replace(plan.base, steps=12, evaluate_every=3)
+    base = replace(plan.base, max_steps=12, eval_steps=3)
     plan = replace(plan, space=space, base=base, evaluator=evaluator, pruner="median")
     run_sweep_on_ray(plan, workers=2)
     found = [row["status"] for row in rows(plan.output)]

@@ -33,7 +33,7 @@ def only_claim(plan):
 
 
 def test_a_hopeless_trial_ends_at_its_evaluation_and_keeps_its_curve(plan):
-    plan = replace(plan, base=replace(plan.base, steps=6))
+    plan = replace(plan, base=replace(plan.base, max_steps=6))
     _, claim = only_claim(plan)
     outcome = run_trial(plan, claim.config, claim.folder, lambda score, step: step == 4)
     assert (outcome.status, outcome.step, outcome.steps, outcome.reason) == ("pruned", 4, 4, "hopeless at step 4")
@@ -47,7 +47,7 @@ def test_a_hopeless_trial_ends_at_its_evaluation_and_keeps_its_curve(plan):
 @pytest.mark.slow
 def test_the_median_pruner_ends_what_is_worse_than_most(plan):
     space = Space((Choice("learning_rate", (1e-7, 2e-7, 3e-7, 4e-7, 0.05)),))
-    plan = replace(plan, space=space, base=replace(plan.base, steps=4), pruner="median")
+    plan = replace(plan, space=space, base=replace(plan.base, max_steps=4), pruner="median")
     plan = replace(plan, evaluator=Fading(plan.evaluator))
     run_sweep(plan)
     assert [row["status"] for row in rows(plan.output)] == ["complete"] * 4 + ["pruned"]
@@ -66,7 +66,7 @@ class Fading(STSEvaluator):
 
 def test_a_diverged_trial_is_recorded_with_its_reason_and_the_sweep_goes_on(plan):
     space = Space((Choice("learning_rate", (1e30, 1e-5)),))
-    points = run_sweep(replace(plan, space=space, base=replace(plan.base, steps=4)))
+    points = run_sweep(replace(plan, space=space, base=replace(plan.base, max_steps=4)))
     failed, complete = rows(plan.output)
     assert failed["status"] == "failed"
     assert "training diverged" in failed["reason"] or "not finite" in failed["reason"]
@@ -99,7 +99,7 @@ def test_more_sets_are_scored_at_the_end_and_decide_nothing(plan):
 def test_a_signal_in_the_last_step_of_a_trial_stops_the_sweep_after_it(plan):
     class Impatient(SweepWatcher):
         def trial_at(self, number, step, score=None):
-            if step == plan.base.steps and score is None:
+            if step == plan.base.max_steps and score is None:
                 os.kill(os.getpid(), signal.SIGTERM)
 
     before = signal.getsignal(signal.SIGTERM)
@@ -131,7 +131,7 @@ def test_a_sweep_tells_of_trials_steps_and_scores(plan):
 @pytest.mark.slow
 def test_hyperband_ends_trials_at_evaluations_and_lets_some_through(plan):
     space = Space((Choice("learning_rate", tuple(10.0 ** (-7 + number / 3) for number in range(16))),))
-    plan = replace(plan, space=space, base=replace(plan.base, steps=8), pruner="hyperband")
+    plan = replace(plan, space=space, base=replace(plan.base, max_steps=8), pruner="hyperband")
     run_sweep(replace(plan, evaluator=Fading(plan.evaluator)))
     steps = {status: {row["step"] for row in rows(plan.output) if row["status"] == status} for status in STATUSES}
     assert steps["complete"]

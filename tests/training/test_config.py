@@ -9,7 +9,7 @@ from distilface_st.training.config import PRESETS, TrainingConfig, resolve_preci
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"steps": 0}, "steps is 0: it must be at least 1"),
+        ({"max_steps": 0}, "max_steps is 0: it must be at least 1"),
         ({"batch_size": 1}, "batch_size is 1"),
         ({"temperature": 0}, "temperature is 0: it must be above 0"),
         ({"learning_rate": float("nan")}, "learning_rate is nan"),
@@ -29,13 +29,13 @@ def test_presets_are_the_papers():
     common = {"temperature": 0.05, "max_length": 32, "layer_reduction": "mean", "encoder": "distilbert-base-uncased"}
     for name, value in common.items():
         assert getattr(default, name) == getattr(best, name) == value
-    assert (default.batch_size, default.learning_rate, default.layers, default.steps) == (
+    assert (default.batch_size, default.learning_rate, default.layers, default.max_steps) == (
         64,
         5e-5,
         "first_last",
         30_000,
     )
-    assert (best.batch_size, best.learning_rate, best.layers, best.steps) == (128, 1e-5, "last_four", 20_000)
+    assert (best.batch_size, best.learning_rate, best.layers, best.max_steps) == (128, 1e-5, "last_four", 20_000)
     with pytest.raises(InputError, match="choose from paper-default, paper-best"):
         TrainingConfig.preset("best")
 

@@ -37,7 +37,7 @@ def few_docs(monkeypatch, library):
 @pytest.fixture
 def run(library, few_docs, tiny_encoder, tmp_path):
     def run(output=tmp_path / "out", steps=3, learning_rate=5e-3, **options):
-        changes = {"steps": steps, "learning_rate": learning_rate, "batch_size": 8, "warmup_steps": 1}
+        changes = {"max_steps": steps, "learning_rate": learning_rate, "batch_size": 8, "warmup_steps": 1}
         config = replace(library.CONFIG, **changes)
         return library.quickstart(output, config, encoder=tiny_encoder, device="cpu", **options)
 
@@ -82,7 +82,7 @@ def test_the_same_seed_gives_the_same_result(run, tmp_path):
 
 def test_an_earlier_quickstart_is_replaced_and_nothing_else_is(run, tmp_path):
     run()
-    assert run(steps=2)["config"]["steps"] == 2
+    assert run(steps=2)["config"]["max_steps"] == 2
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter1.txt").write_text("dear")
     with pytest.raises(InputError, match="no earlier quickstart's folder"):
@@ -115,5 +115,5 @@ def test_only_public_objects_of_the_standard_library_and_topics_are_searched(lib
 @pytest.mark.slow
 def test_training_on_this_machines_documentation_helps_on_modules_held_out(library, minilm, tmp_path):
     """The claim of the README, at a quarter of the default's steps."""
-    result = library.quickstart(tmp_path / "out", replace(library.CONFIG, steps=20), packages=(), device="cpu")
+    result = library.quickstart(tmp_path / "out", replace(library.CONFIG, max_steps=20), packages=(), device="cpu")
     assert result["after"]["mrr10"] > result["before"]["mrr10"] + 0.02

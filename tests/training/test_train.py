@@ -51,7 +51,7 @@ def text(tmp_path: Path) -> Path:
 @pytest.fixture
 def config(tiny_encoder: Path) -> TrainingConfig:
     return TrainingConfig(
-        encoder=str(tiny_encoder), layers="last_two", steps=6, batch_size=8, evaluate_every=2, precision="fp32"
+        encoder=str(tiny_encoder), layers="last_two", max_steps=6, batch_size=8, eval_steps=2, precision="fp32"
     )
 
 
@@ -106,7 +106,7 @@ def test_a_run_that_does_not_improve_says_so(config, text, tmp_path):
 
 
 def test_early_stopping(config, text, tmp_path):
-    config = replace(config, steps=20, patience=2)
+    config = replace(config, max_steps=20, patience=2)
     result = run(config, text, tmp_path / "run", evaluator=Scripted(1, 5, 4, 3, 2, 1))
     assert (result.run["steps"], result.run["kept_step"]) == (6, 2)
 
@@ -130,7 +130,7 @@ def test_equal_seeds_give_equal_weights_and_others_do_not(config, text, tmp_path
 
 
 def test_training_pulls_views_together_and_batches_apart(config, text, tmp_path):
-    config = replace(config, steps=60, batch_size=16, learning_rate=1e-3, evaluate_every=20)
+    config = replace(config, max_steps=60, batch_size=16, learning_rate=1e-3, eval_steps=20)
     rows = run(config, text, tmp_path / "run").history
     gap = [row["positive_similarity"] - row["negative_similarity"] for row in rows]
     assert rows[-1]["loss"] < rows[0]["loss"]
@@ -138,7 +138,7 @@ def test_training_pulls_views_together_and_batches_apart(config, text, tmp_path)
 
 
 def test_training_length_does_not_reach_inference(config, text, tmp_path):
-    result = run(replace(config, max_length=4, steps=1), text, tmp_path / "run")
+    result = run(replace(config, max_length=4, max_steps=1), text, tmp_path / "run")
     assert result.model.max_seq_length == 64
     assert load_model(tmp_path / "run" / "model", device="cpu").max_seq_length == 64
 
@@ -166,7 +166,7 @@ from pathlib import Path
 import torch
 torch.set_num_threads(1)
 from distilface_st.datasets.sentences import load_sentences
-from distilface_st.training import TrainingConfig, TrainingInterrupted, model_from_config, train
+from distilface_st.training.train import TrainingConfig, TrainingInterrupted, model_from_config, train
 from transformers import TrainerCallback
 
 class Slow(TrainerCallback):
@@ -174,7 +174,7 @@ class Slow(TrainerCallback):
         Path(sys.argv[3]).write_text(str(state.global_step))
         time.sleep(0.2)
 
-config = TrainingConfig(encoder=sys.argv[4], layers="last_two", steps=12, batch_size=8, evaluate_every=3,
+config = TrainingConfig(encoder=sys.argv[4], layers="last_two", max_steps=12, batch_size=8, eval_steps=3,
                         precision="fp32")
 data = load_sentences(sys.argv[1], cache_dir=Path(sys.argv[1]).parent / "cache")
 try:
@@ -206,7 +206,7 @@ def losses(rows):
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_a_stopped_run_goes_on_as_if_nothing_had_happened(config, text, tmp_path, number):
-    config = replace(config, steps=12, evaluate_every=3)
+    config = replace(config, max_steps=12, eval_steps=3)
     whole = run(config, text, tmp_path / "whole")
     code, out, _ = stop_at(7, number, text, tmp_path / "stopped", config.encoder)
     if number == signal.SIGINT:
@@ -225,7 +225,7 @@ def test_a_stopped_run_goes_on_as_if_nothing_had_happened(config, text, tmp_path
 
 @pytest.mark.slow
 def test_a_half_written_checkpoint_is_passed_over(config, text, tmp_path):
-    config = replace(config, steps=12, evaluate_every=3)
+    config = replace(config, max_steps=12, eval_steps=3)
     stop_at(7, signal.SIGKILL, text, tmp_path / "run", config.encoder)
     newest = max((tmp_path / "run" / "checkpoints").iterdir(), key=lambda path: int(path.name.split("-")[1]))
     (newest / "trainer_state.json").write_text('{"half":')
@@ -237,7 +237,7 @@ def test_a_half_written_checkpoint_is_passed_over(config, text, tmp_path):
 def test_resuming_other_settings_text_or_nothing_is_refused(config, text, tmp_path):
     with pytest.raises(InputError, match="holds no run to resume"):
         run(config, text, tmp_path / "run", resume=True)
-    slow = replace(config, steps=12, evaluate_every=3)
+    slow = replace(config, max_steps=12, eval_steps=3)
     stop_at(4, signal.SIGKILL, text, tmp_path / "run", config.encoder)
     with pytest.raises(InputError, match=r"other settings: temperature \(0\.05 -> 0\.1\)"):
         run(replace(slow, temperature=0.1), text, tmp_path / "run", resume=True)
@@ -294,9 +294,9 @@ from pathlib import Path
 import torch
 torch.set_num_threads(1)
 from distilface_st.datasets.sentences import load_sentences
-from distilface_st.training import TrainingConfig, model_from_config, train
+from distilface_st.training.train import TrainingConfig, model_from_config, train
 
-config = TrainingConfig(encoder=sys.argv[3], steps=4, batch_size=8, evaluate_every=2, precision="fp32")
+config = TrainingConfig(encoder=sys.argv[3], max_steps=4, batch_size=8, eval_steps=2, precision="fp32")
 data = load_sentences(sys.argv[1], cache_dir=Path(sys.argv[1]).parent / "cache")
 result = train(model_from_config(config, "cpu"), data, config, sys.argv[2], device="cpu")
 weights = torch.cat([p.detach().flatten() for p in result.model.parameters()])
