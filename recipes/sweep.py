@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -165,8 +165,9 @@ def _plan(
     from ..sweep.plan import check_plan, num_hidden_layers
 
     problems = Problems()
-    space, settings, listed = Space(()), {}, ()
-    config = TrainingConfig(encoder=encoder)
+    space, config = Space(()), TrainingConfig(encoder=encoder)
+    settings: dict[str, Any] = {}
+    listed: tuple[int, ...] = ()
     data = evaluator = final = None
     with problems.collected():
         if space_file is None:
@@ -183,7 +184,7 @@ def _plan(
         if all_sets:
             final = STSEvaluator([load_sts(name, scoring["sts_dir"]) for name in AVERAGE6], write_csv=False)
         if data is not None or any(scoring.values()):
-            data, evaluator = training_evaluator(cast("TextData", data), all_sets=False, **scoring)
+            data, evaluator = training_evaluator(data, all_sets=False, **scoring)
     read: dict[str, Any] = {"data": data, "evaluator": evaluator, "final": final}
     plan = SweepPlan(space, config, seeds=listed or seeds, **read, **options)
     if space.dimensions:

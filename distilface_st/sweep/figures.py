@@ -194,7 +194,7 @@ def _study(results: SweepResults, scored: Iterable[tuple[Configuration, float]])
 
 
 def _by_optuna(
-    plot: Callable[..., Axes], study: Study, results: SweepResults, size: tuple[float, float], **options: Any
+    plot: Callable[..., Any], study: Study, results: SweepResults, size: tuple[float, float], **options: Any
 ) -> Figure:
     """The figure that Optuna draws. It makes one of pyplot's, in a style that it sets for the whole process."""
     from matplotlib import pyplot
