@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import sys
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from transformers import TrainerCallback
+from typing_extensions import override
 
 from ._common import console
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
     from rich.progress import Progress
 
 
@@ -38,37 +42,54 @@ def progress_bar(*columns: str) -> Progress:
     )
 
 
+@contextmanager
+def teacher_progress(rows: int) -> Iterator[Callable[[str, int], None]]:
+    """Yield a function that shows how many of the rows a teacher has embedded, in a bar for each teacher."""
+    bar, tasks = progress_bar(), {}
+
+    def show(teacher: str, done: int) -> None:
+        if teacher not in tasks:
+            bar.start()
+            tasks[teacher] = bar.add_task(f"{teacher} embeds", total=rows)
+        bar.update(tasks[teacher], completed=done)
+        if done >= rows:
+            bar.stop()  # the next bar, another teacher's or that of training, starts anew
+
+    try:
+        yield show
+    finally:
+        bar.stop()
+
+
 class TrainingProgress(TrainerCallback):
     """A bar over steps with the latest loss and score."""
 
     def __init__(self, metric: str | None) -> None:
-        self._metric = metric
+        self._metric = f"eval_{metric}"
         self._bar = progress_bar("[dim]loss[/] {task.fields[loss]}  [dim]score[/] {task.fields[score]}")
         self._task: Any = None
 
+    @override
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Show the bar."""
         self._bar.start()
         self._task = self._bar.add_task(
             "training", total=state.max_steps, completed=state.global_step, loss="...", score="..."
         )
 
+    @override
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Move on."""
         self._bar.update(self._task, completed=state.global_step)
 
-    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
-        """Show the loss."""
-        if logs and "loss" in logs:
-            self._bar.update(self._task, loss=f"{float(logs['loss']):.3f}")
+    @override
+    def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if "loss" in kwargs["logs"]:
+            self._bar.update(self._task, loss=f"{float(kwargs['logs']['loss']):.3f}")
 
-    def on_evaluate(
-        self, args: Any, state: Any, control: Any, metrics: dict[str, Any] | None = None, **kwargs: Any
-    ) -> None:
-        """Show the score."""
-        if self._task is not None and metrics and f"eval_{self._metric}" in metrics:
-            self._bar.update(self._task, score=f"{metrics[f'eval_{self._metric}']:.4f}")
+    @override
+    def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if self._task is not None and self._metric in kwargs["metrics"]:
+            self._bar.update(self._task, score=f"{kwargs['metrics'][self._metric]:.4f}")
 
+    @override
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Take the bar away."""
         self._bar.stop()

@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..errors import InputError
-from ._common import console
+from ._common import console, write_result
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from sentence_transformers.base.evaluation import BaseEvaluator
+    from transformers import TrainerCallback
 
     from ..datasets.text_data import TextData
     from ..training.trainer import TrainingResult
@@ -78,10 +81,27 @@ def training_evaluator(
     return left, AlignmentUniformityEvaluator(pairs=pairs, write_csv=False)
 
 
-def show_training(result: TrainingResult) -> None:
-    """A table of the scores before and after, and where the model is."""
+def train_and_show(
+    train: Callable[[TrainerCallback], TrainingResult], evaluator: BaseEvaluator, json_file: str | None
+) -> None:
+    """Run a training with a progress bar and show what came of it; exit with 130 where a signal stopped it.
+
+    Args:
+        train: The training, with a callback more.
+        evaluator: The evaluator that chooses the checkpoint.
+        json_file: Where to write the run's record, see :func:`distilface_st.recipes._common.write_result`.
+    """
     from rich.table import Table
 
+    from ..training.trainer import TrainingInterrupted
+    from ._progress import TrainingProgress
+
+    out = console()
+    try:
+        result = train(TrainingProgress(evaluator.primary_metric))
+    except TrainingInterrupted as stopped:
+        out.print(str(stopped))
+        raise typer.Exit(130) from None
     run = result.run
     table = Table(title=f"{run['steps']:,} steps in {run['seconds']:,.0f} s; kept: {run['kept']}")
     for heading in ("score", "before", "after", "change"):
@@ -90,7 +110,6 @@ def show_training(result: TrainingResult) -> None:
         before = run["scores_before"].get(name)
         change = "" if before is None else f"{after - before:+.2f}"
         table.add_row(name, "" if before is None else f"{before:.2f}", f"{after:.2f}", change)
-    out = console()
     if run["scores_after"]:
         out.print(table)
     if not run["improved"]:
@@ -99,3 +118,4 @@ def show_training(result: TrainingResult) -> None:
             "on it. More text, another --views or a smaller --learning-rate may help.[/]"
         )
     out.print(f"model: {result.output / 'model'}   history: {result.output / 'history.csv'}")
+    write_result(run, json_file)

@@ -3,24 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from ..distillation.config import DistillationConfig
 from ..errors import InputError
-from ._common import MODEL_HELP, Device, JsonFile, StsDir, console, parse_layers, write_result
+from ._common import MODEL_HELP, Device, JsonFile, StsDir, console, parse_layers
 from ._options import Shown, config_options
-from ._training import SOURCE_HELP, EvalFile, Limit, Resume, RunFolder, show_training, training_evaluator
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from rich.progress import TaskID
-    from sentence_transformers.base.evaluation import BaseEvaluator
-
-    from ..datasets.text_data import TextData
-    from ..distillation.teachers import Teacher
+from ._training import SOURCE_HELP, EvalFile, Limit, Resume, RunFolder, train_and_show, training_evaluator
 
 _STUDENT, _OBJECTIVES = "Student", "Objectives"
 _OBJECTIVE_FIELDS = (
@@ -94,10 +85,12 @@ def distill(
     """
     from ..datasets.sentences import load_sentences
     from ..distillation.student import make_student
+    from ..distillation.teacher_pairs import teacher_pairs
     from ..distillation.teachers import open_teacher
     from ..distillation.training import distill as run_distillation
-    from ..training.trainer import TrainingInterrupted
-    from ._progress import TrainingProgress, quiet_libraries
+    from ..evaluation.sts import STSEvaluator
+    from ..training.train import hold_out
+    from ._progress import quiet_libraries, teacher_progress
 
     quiet_libraries()
     config = DistillationConfig(**given)
@@ -111,69 +104,20 @@ def distill(
     if sts_dir or eval_file:
         data, evaluator = training_evaluator(data, sts_dir, False, eval_file)
     else:
-        data, evaluator = _by_teachers(data, teachers, weights)
+        data, held_out = hold_out(data)
+        evaluator = STSEvaluator([teacher_pairs(teachers, held_out["sentence"], weights)], write_csv=False)
     student = make_student(teacher, kept_layers, embedding_size, tokens, dimension, data, device)
-    out = console()
     parameters = sum(parameter.numel() for parameter in student.parameters())
-    out.print(f"{data.source}: {len(data.dataset):,} sentences; the student has {parameters:,} parameters")
-    progress = TrainingProgress(evaluator.primary_metric)
-    try:
-        with _TeacherProgress(len(data.dataset)) as embedding:
-            result = run_distillation(
-                student,
-                teachers,
-                data,
-                config,
-                output,
-                evaluator=evaluator,
-                cache_dir=cache_dir,
-                resume=resume,
-                device=device,
-                callbacks=[progress],
-                progress=embedding,
-            )
-    except TrainingInterrupted as stopped:
-        out.print(str(stopped))
-        raise typer.Exit(130) from None
-    show_training(result)
-    write_result(result.run, json_file)
-
-
-def _by_teachers(
-    data: TextData, teachers: list[Teacher], weights: Sequence[float] | None
-) -> tuple[TextData, BaseEvaluator]:
-    """Some of the text held out and scored by the teachers, and the text that is left."""
-    from ..distillation.agreement import teacher_pairs
-    from ..evaluation.sts import STSEvaluator
-    from ..training.train import hold_out
-
-    left, held_out = hold_out(data)
-    return left, STSEvaluator([teacher_pairs(teachers, held_out["sentence"], weights)], write_csv=False)
-
-
-class _TeacherProgress:
-    """A bar for each teacher while it embeds."""
-
-    def __init__(self, rows: int) -> None:
-        from ._progress import progress_bar
-
-        self._rows = rows
-        self._bar = progress_bar()
-        self._tasks: dict[str, TaskID] = {}
-
-    def __enter__(self) -> _TeacherProgress:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.stop()
-
-    def __call__(self, teacher: str, done: int) -> None:
-        if teacher not in self._tasks:
-            self._bar.start()
-            self._tasks[teacher] = self._bar.add_task(f"{teacher} embeds", total=self._rows)
-        self._bar.update(self._tasks[teacher], completed=done)
-        if done >= self._rows:
-            self._bar.stop()
+    console().print(f"{data.source}: {len(data.dataset):,} sentences; the student has {parameters:,} parameters")
+    with teacher_progress(len(data.dataset)) as embedding:
+        options: dict[str, Any] = {"evaluator": evaluator, "resume": resume, "device": device, "progress": embedding}
+        train_and_show(
+            lambda progress: run_distillation(
+                student, teachers, data, config, output, cache_dir=cache_dir, callbacks=[progress], **options
+            ),
+            evaluator,
+            json_file,
+        )
 
 
 def _layers(text: str | None) -> int | str | list[int] | None:

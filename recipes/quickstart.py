@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from ._common import Device, JsonFile, console, write_result
 
-if TYPE_CHECKING:
-    from rich.table import Table
-
 _ROWS = (
-    ("mrr10", "MRR@10", "higher is better"),
-    ("recall1", "recall@1", "higher is better"),
-    ("recall10", "recall@10", "higher is better"),
+    ("mrr@10", "MRR@10", "higher is better"),
+    ("recall@1", "recall@1", "higher is better"),
+    ("recall@10", "recall@10", "higher is better"),
     ("alignment", "alignment", "lower is better"),
     ("uniformity", "uniformity", "lower is better"),
     ("sts_b", "STS-B test, Spearman x 100", "higher is better"),
@@ -50,11 +47,13 @@ def quickstart(
     given: dict[str, Any] = {"max_steps": max_steps, "batch_size": batch_size, "seed": seed}
     config = replace(library.CONFIG, **{name: value for name, value in given.items() if value is not None})
     config = replace(config, warmup_steps=min(config.warmup_steps, config.max_steps // 10))
+    sts_dir = Path(os.environ.get("DISTILFACE_DATA", ""), "sts")
+    has_sts = "DISTILFACE_DATA" in os.environ and (sts_dir / "STSBenchmark").is_dir()
     screen = console()
     result = library.quickstart(
         output,
         config,
-        sts_dir=_sts_dir(),
+        sts_dir=sts_dir if has_sts else None,
         device=device,
         announce=lambda stage: screen.print(f"[dim]{stage} ...[/]"),
         callbacks=[TrainingProgress(None)],
@@ -63,17 +62,22 @@ def quickstart(
     write_result(result, json_file)
 
 
-def _sts_dir() -> Path | None:
-    folder = Path(os.environ.get("DISTILFACE_DATA", ""), "sts")
-    return folder if "DISTILFACE_DATA" in os.environ and (folder / "STSBenchmark").is_dir() else None
-
-
 def _show(result: dict[str, Any], output: Path) -> None:
     from rich.markup import escape
+    from rich.table import Table
 
     screen = console()
+    table = Table(title="Finding the text that a summary belongs to, in modules held out")
+    for column in ("", "before", "after", "change", ""):
+        table.add_column(column, justify="left" if not column else "right")
+    for key, name, direction in _ROWS:
+        if key in result["before"]:
+            before, after = result["before"][key], result["after"][key]
+            digits = 2 if key == "sts_b" else 3
+            cells = (f"{before:.{digits}f}", f"{after:.{digits}f}", f"{after - before:+.{digits}f}")
+            table.add_row(name, *cells, f"[dim]{direction}[/]")
+    screen.print(table)
     text = result["text"]
-    screen.print(_score_table(result))
     screen.print(
         f"Trained on {text['training_pairs']:,} pairs; scored on {text['test_queries']:,} of modules held out. "
         f"{result['seconds']:.0f} seconds in all."
@@ -85,18 +89,3 @@ def _show(result: dict[str, Any], output: Path) -> None:
             screen.print(line, highlight=False, no_wrap=True, overflow="ellipsis")
     use = f'SentenceTransformer("{output / "model"}").encode(["..."])'
     screen.print(f"\nUse it: [green]{escape(use)}[/]", highlight=False)
-
-
-def _score_table(result: dict[str, Any]) -> Table:
-    from rich.table import Table
-
-    table = Table(title="Finding the text that a summary belongs to, in modules held out")
-    for column in ("", "before", "after", "change", ""):
-        table.add_column(column, justify="left" if not column else "right")
-    for key, name, direction in _ROWS:
-        if key in result["before"]:
-            before, after = result["before"][key], result["after"][key]
-            digits = 2 if key == "sts_b" else 3
-            change = f"{after - before:+.{digits}f}"
-            table.add_row(name, f"{before:.{digits}f}", f"{after:.{digits}f}", change, f"[dim]{direction}[/]")
-    return table

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from ..training.config import TrainingConfig
-from ._common import MODEL_HELP, Device, JsonFile, StsDir, console, write_result
+from ._common import MODEL_HELP, Device, JsonFile, StsDir, console
 from ._options import Shown, config_options
 from ._training import (
     SOURCE_HELP,
@@ -17,7 +17,7 @@ from ._training import (
     Limit,
     Resume,
     RunFolder,
-    show_training,
+    train_and_show,
     training_data,
     training_evaluator,
 )
@@ -53,27 +53,22 @@ def train(
     Checkpoints are chosen on STS-B dev (--sts-dir), on your own scored pairs (--eval-file), or, with neither, by
     alignment and uniformity on held-out text.
     """
-    from ..training.train import TrainingInterrupted, model_from_config
+    from ..training.train import model_from_config
     from ..training.train import train as run_training
-    from ._progress import TrainingProgress, quiet_libraries
+    from ._progress import quiet_libraries
 
     quiet_libraries()
     config = TrainingConfig.preset(preset, **given)
     data = training_data(source, config.views, column, limit)
     data, evaluator = training_evaluator(data, sts_dir, all_sets, eval_file)
-    out = console()
-    out.print(
+    console().print(
         f"{data.source}: {len(data.dataset):,} rows for training "
         f"({data.blank:,} blank and {data.duplicates:,} duplicate ones dropped)"
     )
     model = model_from_config(config, device=device)
-    progress = TrainingProgress(evaluator.primary_metric)
-    try:
-        result = run_training(
-            model, data, config, output, evaluator=evaluator, resume=resume, device=device, callbacks=[progress]
-        )
-    except TrainingInterrupted as stopped:
-        out.print(str(stopped))
-        raise typer.Exit(130) from None
-    show_training(result)
-    write_result(result.run, json_file)
+    options: dict[str, Any] = {"evaluator": evaluator, "resume": resume, "device": device}
+    train_and_show(
+        lambda progress: run_training(model, data, config, output, **options, callbacks=[progress]),
+        evaluator,
+        json_file,
+    )

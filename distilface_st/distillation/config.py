@@ -9,6 +9,12 @@ from ..training.config import OLD_NAMES, RunSettings
 from ..utils.deprecation import renamed
 from ..utils.settings import setting
 
+OBJECTIVES = (
+    *("regression", "contrastive", "relational", "ranking", "temperature", "student_temperature"),
+    *("teacher_temperature", "teacher_weights", "matryoshka_dims"),
+)
+"""The settings that a :class:`distilface_st.losses.DistillationLoss` takes."""
+
 
 @renamed(**OLD_NAMES, widths="matryoshka_dims")
 @dataclass(frozen=True)

@@ -42,7 +42,7 @@ def make_student(
     """A smaller model that begins with its teacher's weights.
 
     Args:
-        teacher: A model of a transformer encoder and a pooling, or its folder or Hub name. It stays as it is.
+        teacher: A model of a transformer encoder and a pooling, or its folder or name. It stays as it is.
         layers: Transformer layers to keep, see :func:`choose_layers`; by default all.
         embedding_size: Width of the word embeddings, by a singular value decomposition of the teacher's; the student is
             then an ``ElectraModel``, whose embeddings are projected to the hidden width. By default they stay whole.
@@ -68,9 +68,11 @@ def make_student(
     """
     if not isinstance(teacher, SentenceTransformer):
         teacher = load_model(teacher, device="cpu")
-    transformer, pooling = _parts(teacher)
-    if data is None and (vocabulary or dimension):
-        raise InputError("Trimming the vocabulary or reducing the dimension needs sentences to look at.")
+    modules = list(teacher)
+    if not isinstance(modules[0], Transformer) or len(modules) < 2 or not isinstance(modules[1], Pooling):
+        names = ", ".join(type(module).__name__ for module in modules)
+        raise InputError(f"A student is cut from a transformer encoder followed by a pooling; this model has {names}.")
+    transformer, pooling = copy.deepcopy(modules[0]).float(), copy.deepcopy(modules[1])
     keep_layers(transformer, layers)
     if vocabulary:
         _keep_words(transformer, _sentences(data, _COUNTED_SENTENCES), vocabulary)
@@ -134,16 +136,9 @@ def keep_layers(transformer: Transformer, layers: int | str | Sequence[int] | No
     encoder.config.num_hidden_layers = len(chosen)
 
 
-def _parts(teacher: SentenceTransformer) -> tuple[Transformer, Pooling]:
-    modules = list(teacher)
-    if not isinstance(modules[0], Transformer) or len(modules) < 2 or not isinstance(modules[1], Pooling):
-        names = ", ".join(type(module).__name__ for module in modules)
-        raise InputError(f"A student is cut from a transformer encoder followed by a pooling; this model has {names}.")
-    return copy.deepcopy(modules[0]).float(), copy.deepcopy(modules[1])
-
-
 def _sentences(data: TextData | None, rows: int) -> list[str]:
-    assert data is not None
+    if data is None:
+        raise InputError("Trimming the vocabulary or reducing the dimension needs sentences to look at.")
     return list(data.dataset[: min(rows, len(data.dataset))]["sentence"])
 
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..errors import InputError
 from ..losses import DistillationLoss
+from ..training.run_record import TrainingRun
 from ..training.trainer import fit
-from .batches import LengthBatchSampler
+from .config import OBJECTIVES
+from .sampler import LengthBatchSampler
 from .teachers import teacher_embeddings
 
 if TYPE_CHECKING:
@@ -84,36 +87,18 @@ def distill(
 
     def make_loss(processes: int) -> DistillationLoss:
         try:
-            loss = DistillationLoss(
-                student,
-                known,
-                regression=config.regression,
-                contrastive=config.contrastive,
-                relational=config.relational,
-                ranking=config.ranking,
-                temperature=config.temperature,
-                student_temperature=config.student_temperature,
-                teacher_temperature=config.teacher_temperature,
-                teacher_weights=config.teacher_weights,
-                matryoshka_dims=config.matryoshka_dims,
-            )
+            loss = DistillationLoss(student, known, **{name: getattr(config, name) for name in OBJECTIVES})
         except ValueError as error:
             raise InputError(str(error)) from error
         some = np.linspace(0, len(rows) - 1, min(_FITTED_ON, len(rows))).astype(int).tolist()
         loss.fit_projections(data.dataset[some]["sentence"], some)
         return loss
 
+    run = TrainingRun(student, data, config, Path(output), evaluator, resume, device, callbacks)
     return fit(
-        student,
-        data,
-        config,
-        output,
+        run,
         make_loss,
-        rows=rows,
-        batch_sampler=partial(LengthBatchSampler, embeddings=known[0] if config.topical else None),
-        record={"teachers": [{"name": teacher.name, "fingerprint": teacher.fingerprint} for teacher in teachers]},
-        evaluator=evaluator,
-        resume=resume,
-        device=device,
-        callbacks=callbacks,
+        partial(LengthBatchSampler, embeddings=known[0] if config.topical else None),
+        rows,
+        {"teachers": [{"name": teacher.name, "fingerprint": teacher.fingerprint} for teacher in teachers]},
     )

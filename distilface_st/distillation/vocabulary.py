@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from itertools import chain, islice
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,10 +12,11 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from ..errors import InputError
-from ..inference.tokenization import check_sentences
+from ..models.encoders import check_sentences
+from ..utils.chunks import chunked
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator
+    from collections.abc import Callable, Iterable
 
     from transformers import PreTrainedTokenizerBase
 
@@ -58,12 +59,18 @@ def trim_vocabulary(
             tokenizer, kept = trim_vocabulary(model.tokenizer, sentences, 8000)
             weights = embedding.weight[torch.from_numpy(kept)]
     """
-    backend = _word_piece(tokenizer)
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if not isinstance(backend, Tokenizer):
+        raise InputError(
+            f"Only fast WordPiece tokenizers can be trimmed: {type(tokenizer).__name__} is not a fast tokenizer."
+        )
+    if (kind := type(backend.model).__name__) != "WordPiece":
+        raise InputError(f"Only WordPiece vocabularies can be trimmed: that of {type(tokenizer).__name__} is {kind}.")
     ids = backend.get_vocab(with_added_tokens=True)
     if size >= len(ids):
         return tokenizer, np.arange(max(ids.values()) + 1, dtype=np.int64)
     state = json.loads(backend.to_str())
-    required, barred = _required(state, ids)
+    required, barred = _required_and_barred(state)
     if size < len(required):
         raise InputError(
             f"A vocabulary of {size} tokens is too small: {len(required)} must be kept, special tokens and characters."
@@ -74,28 +81,40 @@ def trim_vocabulary(
     return _rebuilt(tokenizer, _renumbered(state, kept)), kept
 
 
-def _word_piece(tokenizer: PreTrainedTokenizerBase) -> Tokenizer:
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    if not isinstance(backend, Tokenizer):
-        raise InputError(
-            f"Only fast WordPiece tokenizers can be trimmed: {type(tokenizer).__name__} is not a fast tokenizer."
-        )
-    if (kind := type(backend.model).__name__) != "WordPiece":
-        raise InputError(f"Only WordPiece vocabularies can be trimmed: that of {type(tokenizer).__name__} is {kind}.")
-    return backend
+def _required_and_barred(state: dict[str, Any]) -> tuple[set[int], set[int]]:
+    """Ids that must be kept, and ids that must not be.
 
-
-def _required(state: dict[str, Any], ids: dict[str, int]) -> tuple[set[int], set[int]]:
-    """Ids that must be kept, and ids that must not be."""
-    prefix: str = state["model"]["continuing_subword_prefix"]
-    vocabulary: dict[str, int] = state["model"]["vocab"]
+    A token is replaceable where each of its characters is a token: its first one as it stands, the others as a
+    continuation. Others are kept. If another token reached into an irreplaceable continuation, the rest of that might
+    match nothing, so such tokens are barred. At a word's beginning none does: there the longest token that is kept is
+    at most as long as the one before.
+    """
+    model = state["model"]
+    prefix: str = model["continuing_subword_prefix"]
+    vocabulary: dict[str, int] = model["vocab"]
     continued = {token: token[len(prefix) :] for token in vocabulary if token.startswith(prefix) and token != prefix}
-    fragile, barred = _fragile(vocabulary, continued)
-    required = {entry["id"] for entry in state["added_tokens"]} | _processor_ids(state["post_processor"])
-    required |= {vocabulary[token] for token in fragile}
-    required |= {old for token, old in vocabulary.items() if 1 in (len(token), len(continued.get(token, "")))}
-    required |= {ids[state["model"]["unk_token"]]} if state["model"]["unk_token"] in ids else set()
-    required |= {state["padding"]["pad_id"]}.intersection(ids.values()) if state["padding"] else set()
+    first = {token for token in vocabulary if len(token) == 1}
+    following = {body for body in continued.values() if len(body) == 1}
+
+    def is_replaceable(token: str) -> bool:
+        if token in continued:
+            return following.issuperset(continued[token])
+        return token[:1] in first and following.issuperset(token[1:])
+
+    irreplaceable = {token for token in vocabulary if not is_replaceable(token)}
+    within = [continued[token] for token in irreplaceable if token in continued]
+    stumps = {body[:end] for body in within for end in range(1, len(body))}
+    barred = {
+        token for token, body in continued.items() if any(body[start:] in stumps for start in range(1, len(body)))
+    }
+
+    special: dict[int, int] = {}
+    _map_ids(state["post_processor"], lambda old: special.setdefault(old, old))
+    known = {*vocabulary.values(), *(entry["id"] for entry in state["added_tokens"])}
+    padding = {state["padding"]["pad_id"]} & known if state["padding"] else set()
+    required = {*special, *padding, *(entry["id"] for entry in state["added_tokens"])}
+    required |= {old for token, old in vocabulary.items() if token in irreplaceable or token == model["unk_token"]}
+    required |= {old for token, old in vocabulary.items() if token in first or continued.get(token) in following}
     if both := sorted(token for token in barred if vocabulary[token] in required):
         raise InputError(
             f"This vocabulary cannot be trimmed: what follows {both[0]!r} could become unknown, because it has "
@@ -104,37 +123,13 @@ def _required(state: dict[str, Any], ids: dict[str, int]) -> tuple[set[int], set
     return required, {vocabulary[token] for token in barred}
 
 
-def _fragile(vocabulary: Collection[str], continued: dict[str, str]) -> tuple[set[str], set[str]]:
-    """Tokens that shorter ones cannot replace, and continuations that could end within one of them.
-
-    A token is replaceable where each of its characters is a token: its first one as it stands, the others as a
-    continuation. If another token reached into an irreplaceable continuation, the rest of that might match nothing.
-    At a word's beginning none does: there the longest token that is kept is at most as long as the one before.
-    """
-    beginnings = {token for token in vocabulary if len(token) == 1}
-    following = {body for body in continued.values() if len(body) == 1}
-
-    def replaceable(token: str) -> bool:
-        if token in continued:
-            return following.issuperset(continued[token])
-        return token[:1] in beginnings and following.issuperset(token[1:])
-
-    fragile = {token for token in vocabulary if not replaceable(token)}
-    irreplaceable = [continued[token] for token in fragile if token in continued]
-    stumps = {body[:end] for body in irreplaceable for end in range(1, len(body))}
-    barred = {
-        token for token, body in continued.items() if any(body[start:] in stumps for start in range(1, len(body)))
-    }
-    return fragile, barred
-
-
 def _count(backend: Tokenizer, texts: Iterable[str], size: int) -> np.ndarray:
     """How often each id occurs, shape (size,): texts are not cut, and no special tokens are added."""
     whole = Tokenizer.from_str(backend.to_str())
     whole.no_truncation()
     whole.no_padding()
     counts = np.zeros(size, dtype=np.int64)
-    for batch in _batches(texts):
+    for batch in chunked(texts, _BATCH):
         check_sentences(batch)
         encodings = whole.encode_batch_fast(batch, add_special_tokens=False)
         found = np.fromiter(chain.from_iterable(encoding.ids for encoding in encodings), np.int64)
@@ -142,53 +137,34 @@ def _count(backend: Tokenizer, texts: Iterable[str], size: int) -> np.ndarray:
     return counts
 
 
-def _batches(texts: Iterable[str]) -> Iterator[list[str]]:
-    rest = iter(texts)
-    while batch := list(islice(rest, _BATCH)):
-        yield batch
-
-
-def _processor_ids(processor: dict[str, Any] | None) -> set[int]:
-    """Ids of the special tokens that a post-processor adds."""
-    if processor is None:
-        return set()
-    ids = {old for token in processor.get("special_tokens", {}).values() for old in token["ids"]}
-    ids |= {processor[name][1] for name in ("sep", "cls") if name in processor}
-    return ids.union(*(_processor_ids(part) for part in processor.get("processors", ())))
-
-
 def _renumbered(state: dict[str, Any], kept: np.ndarray) -> dict[str, Any]:
     """The tokenizer's JSON with the kept tokens only, under their new ids."""
     new = {int(old): index for index, old in enumerate(kept)}
-    model = state["model"]
-    vocabulary = {token: new[old] for token, old in model["vocab"].items() if old in new}
-    added = [{**entry, "id": new[entry["id"]]} for entry in state["added_tokens"]]
+    vocabulary = {token: new[old] for token, old in state["model"]["vocab"].items() if old in new}
     padding = state["padding"]
     if padding:
         padding = {**padding, "pad_id": new.get(padding["pad_id"], padding["pad_id"])}
     return {
         **state,
-        "model": {**model, "vocab": vocabulary},
-        "added_tokens": added,
+        "model": {**state["model"], "vocab": vocabulary},
+        "added_tokens": [{**entry, "id": new[entry["id"]]} for entry in state["added_tokens"]],
         "padding": padding,
-        "post_processor": _renumbered_processor(state["post_processor"], new),
+        "post_processor": _map_ids(state["post_processor"], new.__getitem__),
     }
 
 
-def _renumbered_processor(processor: dict[str, Any] | None, new: dict[int, int]) -> dict[str, Any] | None:
+def _map_ids(processor: dict[str, Any] | None, change: Callable[[int], int]) -> dict[str, Any] | None:
+    """A post-processor with ``change`` applied to the id of each special token that it adds."""
     if processor is None:
         return None
     changed = dict(processor)
-    if "special_tokens" in processor:
-        tokens = processor["special_tokens"]
-        changed["special_tokens"] = {
-            name: {**token, "ids": [new[old] for old in token["ids"]]} for name, token in tokens.items()
-        }
-    for name in ("sep", "cls"):
-        if name in processor:
-            changed[name] = [processor[name][0], new[processor[name][1]]]
-    if "processors" in processor:
-        changed["processors"] = [_renumbered_processor(part, new) for part in processor["processors"]]
+    if "special_tokens" in processor:  # TemplateProcessing
+        tokens = processor["special_tokens"].items()
+        changed["special_tokens"] = {name: {**token, "ids": [*map(change, token["ids"])]} for name, token in tokens}
+    for name in {"sep", "cls"} & processor.keys():  # BertProcessing, RobertaProcessing
+        changed[name] = [processor[name][0], change(processor[name][1])]
+    if "processors" in processor:  # Sequence
+        changed["processors"] = [_map_ids(part, change) for part in processor["processors"]]
     return changed
 
 

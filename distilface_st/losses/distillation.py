@@ -1,4 +1,4 @@
-"""Losses that draw a student's embeddings to its teachers': regression, contrast, relations, at several widths."""
+"""A loss that draws a student's embeddings to its teachers': regression, contrast, relations, in several sizes."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ class DistillationLoss(nn.Module):
     - ``ranking``: Kullback-Leibler divergence of each row's softmax over similarities, each side with a temperature
       (ranking distillation as ListNet in RankCSE, Liu et al., 2023).
 
-    P is a linear projection, one a teacher, owned by the loss and thrown away with it. Relations are compared with the
-    weighted mean of the teachers' similarities, which are those of their embeddings laid side by side. With
+    P is a linear projection, one for each teacher, owned by the loss and thrown away with it. Relations are compared
+    with the weighted mean of the teachers' similarities, which are those of their embeddings laid side by side. With
     ``matryoshka_dims`` every objective is also asked of the first dimensions alone (Matryoshka, Kusupati et al., 2022).
 
     Inputs:
@@ -45,9 +45,9 @@ class DistillationLoss(nn.Module):
         teachers: Embeddings of each teacher, shape (rows, d of the teacher), of length 1; memory-mapped arrays are read
             a batch at a time.
         regression: Weight of the objective; 0 leaves it out. The others likewise.
-        contrastive: See ``regression``.
-        relational: See ``regression``.
-        ranking: See ``regression``.
+        contrastive: Its weight.
+        relational: Its weight.
+        ranking: Its weight.
         temperature: Of ``contrastive``. SimCSE: 0.05.
         student_temperature: Of ``ranking``. RankCSE: 0.05.
         teacher_temperature: Of ``ranking``, half the student's as in RankCSE.
@@ -55,8 +55,8 @@ class DistillationLoss(nn.Module):
         matryoshka_dims: Further embedding sizes that must do alone, each smaller than the model's.
 
     Raises:
-        ValueError: No teacher, teachers of different lengths, a weight or temperature that cannot be, or a width that
-            does not fit.
+        ValueError: No teacher, teachers of different lengths, a weight or temperature that cannot be, or an
+            embedding size that does not fit.
 
     Example:
         ::
@@ -83,6 +83,8 @@ class DistillationLoss(nn.Module):
         matryoshka_dims: Sequence[int] = (),
     ) -> None:
         super().__init__()
+        self.model = model
+        self.teachers = list(teachers)
         self.teacher_weights = [float(weight) for weight in teacher_weights or [1.0] * len(teachers)]
         self.objectives = {
             "regression": regression,
@@ -93,11 +95,21 @@ class DistillationLoss(nn.Module):
         self.temperatures = (temperature, student_temperature, teacher_temperature)
         dimension = model.get_embedding_dimension() or 0
         self.matryoshka_dims = (*matryoshka_dims, dimension)
-        _check(teachers, self.teacher_weights, self.objectives, self.temperatures, self.matryoshka_dims)
-        self.model = model
-        self.teachers = list(teachers)
+        if not teachers or len({len(teacher) for teacher in teachers}) != 1:
+            raise ValueError("Give the embeddings of at least one teacher, and as many rows of each.")
+        if len(self.teacher_weights) != len(teachers) or min(self.teacher_weights) <= 0:
+            found = f"teacher_weights are {self.teacher_weights}"
+            raise ValueError(f"{found}: give one above 0 for each of the {len(teachers)} teachers.")
+        if min(self.objectives.values()) < 0 or not any(self.objectives.values()):
+            raise ValueError(f"The objectives' weights are {self.objectives}: none below 0, and at least one above.")
+        if min(self.temperatures) <= 0:
+            raise ValueError(f"temperatures are {list(self.temperatures)}: they must be above 0.")
+        if not all(0 < dim < dimension for dim in matryoshka_dims) or len(set(matryoshka_dims)) < len(matryoshka_dims):
+            found = f"matryoshka_dims are {list(matryoshka_dims)}"
+            raise ValueError(f"{found}: each must be smaller than the model's {dimension}, and none be there twice.")
+        # One list, first by dimension and then by teacher: its order is that of the weights in checkpoints.
         self.projections = nn.ModuleList(
-            nn.Linear(width, teacher.shape[1], bias=False) for width in self.matryoshka_dims for teacher in teachers
+            nn.Linear(dim, teacher.shape[1], bias=False) for dim in self.matryoshka_dims for teacher in teachers
         ).to(model.device)
         self._statistics: list[Tensor] = []
 
@@ -110,10 +122,10 @@ class DistillationLoss(nn.Module):
             rows: Their rows in the teachers' embeddings.
         """
         embeddings = self.model.encode(list(sentences), normalize_embeddings=True, convert_to_tensor=True).double()
-        for width, projections in self._projections():
-            student = F.normalize(embeddings[:, :width], dim=1)
+        for dim, projections in self._projections():
+            student = F.normalize(embeddings[:, :dim], dim=1)
             gram = student.T @ student
-            gram += 1e-3 * len(student) / width * torch.eye(width, device=student.device, dtype=student.dtype)
+            gram += 1e-3 * len(student) / dim * torch.eye(dim, device=student.device, dtype=student.dtype)
             for teacher, projection in zip(self.teachers, projections, strict=True):
                 target = torch.from_numpy(teacher[np.asarray(rows)]).to(student)
                 projection.weight.copy_(torch.linalg.solve(gram, student.T @ target).T)
@@ -146,32 +158,40 @@ class DistillationLoss(nn.Module):
             embeddings = embeddings.float()
             normalized = [F.normalize(target.float(), dim=1) for target in targets]
             relations = _mean([target @ target.T for target in normalized], self.teacher_weights)
-            losses = []
-            for width, projections in self._projections():
-                student = F.normalize(embeddings[:, :width], dim=1)
-                losses.append(self._of_one_width(student, projections, normalized, relations))
+            losses = [
+                self._loss_of(F.normalize(embeddings[:, :dim], dim=1), projections, normalized, relations)
+                for dim, projections in self._projections()
+            ]
         return torch.stack(losses).mean()
 
-    def _of_one_width(
+    def _loss_of(
         self, student: Tensor, projections: list[nn.Linear], targets: list[Tensor], relations: Tensor
     ) -> Tensor:
+        """The objectives of one embedding size.
+
+        Args:
+            student: Embeddings of length 1, shape (batch, size).
+            projections: From that size to each teacher's.
+            targets: Each teacher's embeddings, of length 1.
+            relations: The teachers' mean similarities, shape (batch, batch).
+        """
         temperature, student_temperature, teacher_temperature = self.temperatures
         wanted = self.objectives
         loss = student.new_zeros(())
         if wanted["regression"] or wanted["contrastive"]:
             projected = [F.normalize(projection(student), dim=1) for projection in projections]
             pairs = list(zip(projected, targets, strict=True))
-            cosines = [(mine * target).sum(dim=1).mean() for mine, target in pairs]
-            self._record(_mean(cosines, self.teacher_weights))
-            loss = loss + wanted["regression"] * (1 - _mean(cosines, self.teacher_weights))
+            cosine = _mean([(mine * target).sum(dim=1).mean() for mine, target in pairs], self.teacher_weights)
+            if self.model.training:
+                self._statistics.append(cosine.detach())
+            loss = loss + wanted["regression"] * (1 - cosine)
             if wanted["contrastive"]:
                 own = torch.arange(len(student), device=student.device)
                 contrasts = [F.cross_entropy(mine @ target.T / temperature, own) for mine, target in pairs]
                 loss = loss + wanted["contrastive"] * _mean(contrasts, self.teacher_weights)
         if wanted["relational"] or wanted["ranking"]:
             others = ~torch.eye(len(student), dtype=torch.bool, device=student.device)
-            mine = (student @ student.T)[others].view(len(student), -1)
-            theirs = relations[others].view(len(student), -1)
+            mine, theirs = (rows[others].view(len(student), -1) for rows in (student @ student.T, relations))
             loss = loss + wanted["relational"] * self.RELATIONAL_SCALE * F.mse_loss(mine, theirs)
             if wanted["ranking"]:
                 loss = loss + wanted["ranking"] * F.kl_div(
@@ -183,10 +203,10 @@ class DistillationLoss(nn.Module):
         return loss
 
     def _projections(self) -> Iterator[tuple[int, list[nn.Linear]]]:
-        """Each width with its projections, one a teacher."""
+        """Each embedding size with its projections, one for each teacher."""
         projections = cast("list[nn.Linear]", list(self.projections))
-        for index, width in enumerate(self.matryoshka_dims):
-            yield width, projections[index * len(self.teachers) :][: len(self.teachers)]
+        for index, dim in enumerate(self.matryoshka_dims):
+            yield dim, projections[index * len(self.teachers) :][: len(self.teachers)]
 
     def pop_statistics(self) -> dict[str, float]:
         """Mean ``teacher_similarity``, the cosine of projected student and teacher, since the last call."""
@@ -226,33 +246,7 @@ class DistillationLoss(nn.Module):
 }
 """
 
-    @torch.no_grad()
-    def _record(self, cosine: Tensor) -> None:
-        if self.model.training:
-            self._statistics.append(cosine.detach())
-
 
 def _mean(values: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
     total = sum(weights)
     return torch.stack([value * (weight / total) for value, weight in zip(values, weights, strict=True)]).sum(dim=0)
-
-
-def _check(
-    teachers: Sequence[np.ndarray],
-    weights: Sequence[float],
-    objectives: dict[str, float],
-    temperatures: Sequence[float],
-    widths: Sequence[int],
-) -> None:
-    if not teachers or len({len(teacher) for teacher in teachers}) != 1:
-        raise ValueError("Give the embeddings of at least one teacher, and as many rows of each.")
-    if len(weights) != len(teachers) or min(weights) <= 0:
-        raise ValueError(
-            f"teacher_weights are {list(weights)}: give one above 0 for each of the {len(teachers)} teachers."
-        )
-    if min(objectives.values()) < 0 or not any(objectives.values()):
-        raise ValueError(f"The objectives' weights are {objectives}: none below 0, and at least one above.")
-    if min(temperatures) <= 0:
-        raise ValueError(f"temperatures are {list(temperatures)}: they must be above 0.")
-    if any(not 0 < width < widths[-1] for width in widths[:-1]) or len(set(widths)) != len(widths):
-        raise ValueError(f"matryoshka_dims are {list(widths[:-1])}: each must be smaller than the model's {widths[-1]}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -47,7 +48,7 @@ class SimCSELoss(CachedLossMixin, nn.Module):
     Args:
         model: The model to train.
         temperature: t above; smaller is sharper. 0.05 in the paper's Table 1.
-        similarity: ``cos`` or ``dot``.
+        similarity: ``cosine`` or ``dot``.
         symmetric: Average with the same loss from positives to anchors.
         gather_across_devices: Use the other processes' candidates as negatives as well.
         mini_batch_size: Sentences a forward pass. With it, gradients are cached (GradCache, Gao et al., 2021): memory
@@ -71,7 +72,7 @@ class SimCSELoss(CachedLossMixin, nn.Module):
         self,
         model: SentenceTransformer,
         temperature: float = 0.05,
-        similarity: Literal["cos", "dot"] = "cos",
+        similarity: Literal["cosine", "dot"] = "cosine",
         symmetric: bool = False,
         gather_across_devices: bool = False,
         mini_batch_size: int | None = None,
@@ -79,8 +80,11 @@ class SimCSELoss(CachedLossMixin, nn.Module):
         super().__init__()
         if not temperature > 0:
             raise ValueError(f"temperature is {temperature}: it must be above 0 (0.05 is the paper's).")
-        if similarity not in ("cos", "dot"):
-            raise ValueError(f"similarity is {similarity!r}: allowed are cos and dot.")
+        if similarity == "cos":  # type: ignore[comparison-overlap]
+            warnings.warn("similarity='cos' is now called 'cosine'.", DeprecationWarning, stacklevel=2)
+            similarity = "cosine"
+        if similarity not in ("cosine", "dot"):
+            raise ValueError(f"similarity is {similarity!r}: allowed are cosine and dot.")
         if mini_batch_size is not None and mini_batch_size < 1:
             raise ValueError(f"mini_batch_size is {mini_batch_size}: it must be at least 1, or None.")
         self.model = model
@@ -183,7 +187,7 @@ class SimCSELoss(CachedLossMixin, nn.Module):
 
     def _prepare(self, embeddings: Tensor) -> Tensor:
         embeddings = embeddings.to(torch.promote_types(embeddings.dtype, torch.float32))
-        return F.normalize(embeddings, dim=-1) if self.similarity == "cos" else embeddings
+        return F.normalize(embeddings, dim=-1) if self.similarity == "cosine" else embeddings
 
     @torch.no_grad()
     def _record(self, similarities: Tensor, targets: Tensor) -> None:

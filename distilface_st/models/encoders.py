@@ -15,6 +15,7 @@ import numpy as np
 from ..errors import InputError
 from ..inference.edge_encoder import EdgeEncoder
 from ..inference.manifest import is_export, read_manifest
+from ..inference.tokenization import check_sentences as check_sentences  # noqa: PLC0414 (a name for other rooms)
 from ..pretrained import BUNDLED, is_shipped, resolve_name
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""What happens around the stock trainer's steps: the history, and stopping in good order on a signal."""
+"""What happens around the stock trainer's steps: the history, the loss's own weights, and stopping on a signal."""
 
 from __future__ import annotations
 
@@ -6,9 +6,13 @@ import math
 import signal
 import threading
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+from safetensors.torch import load_file, save_file
 from transformers import TrainerCallback
+from typing_extensions import override
 
 from ..errors import InputError
 from .history import as_scores
@@ -16,48 +20,45 @@ from .history import as_scores
 if TYPE_CHECKING:
     from types import FrameType
 
-    from transformers import TrainerControl, TrainerState, TrainingArguments
+    from transformers import TrainerControl, TrainerState
 
     from ..losses import DistillationLoss, SimCSELoss
     from .history import History
 
 _NOT_SCORES = ("eval_runtime", "eval_samples_per_second", "eval_steps_per_second", "eval_loss")
+_LOSS_STATE = "loss.safetensors"
 
 
 class HistoryCallback(TrainerCallback):
     """Writes the loss, similarities, learning rate, speed and scores of a run into its history.
 
     Args:
-        history: Where to.
+        history: The history.
         loss: The loss, for its similarities.
-        sentences_a_step: Rows of data in one optimizer step, over all devices.
+        rows_per_step: Rows of data in one optimizer step, over all devices.
+
+    Raises:
+        InputError: The loss is not finite: training diverged.
     """
 
-    def __init__(self, history: History, loss: SimCSELoss | DistillationLoss, sentences_a_step: int) -> None:
+    def __init__(self, history: History, loss: SimCSELoss | DistillationLoss, rows_per_step: int) -> None:
         self._history = history
         self._loss = loss
-        self._sentences_a_step = sentences_a_step
+        self._rows_per_step = rows_per_step
         self._begun = self._seconds = 0.0
 
-    def on_step_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        """Start the clock."""
+    @override
+    def on_step_begin(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
         self._begun = time.perf_counter()
 
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Stop the clock."""
+    @override
+    def on_step_end(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
         self._seconds = time.perf_counter() - self._begun
 
+    @override
     def on_log(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: dict[str, Any] | None = None,
-        **kwargs: Any,
+        self, args: Any, state: TrainerState, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any
     ) -> None:
-        """Add a row; raise InputError if training diverged."""
         if not logs or "loss" not in logs:
             return
         if not math.isfinite(logs["loss"]):
@@ -69,18 +70,13 @@ class HistoryCallback(TrainerCallback):
             return
         values = {"loss": float(logs["loss"]), "learning_rate": float(logs["learning_rate"])}
         values |= self._loss.pop_statistics()
-        values["sentences_per_second"] = round(self._sentences_a_step / self._seconds, 2)
+        values["sentences_per_second"] = round(self._rows_per_step / self._seconds, 2)
         self._history.add(state.global_step, values)
 
+    @override
     def on_evaluate(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        metrics: dict[str, Any] | None = None,
-        **kwargs: Any,
+        self, args: Any, state: TrainerState, control: Any, metrics: dict[str, Any] | None = None, **kwargs: Any
     ) -> None:
-        """Add the scores to the step's row."""
         if not metrics or not state.is_world_process_zero:
             return
         scores = {
@@ -91,23 +87,63 @@ class HistoryCallback(TrainerCallback):
         self._history.add(state.global_step, as_scores(scores))
         self._history.write()
 
-    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Have the rows up to the checkpoint on disk before it counts."""
+    @override
+    def on_save(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
+        # A resumed run needs the rows up to its checkpoint on disk.
         if state.is_world_process_zero:
             self._history.write()
 
-    def on_train_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        """Write what is left."""
+    @override
+    def on_train_end(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
         if state.is_world_process_zero:
             self._history.write()
+
+
+class LossCheckpoint(TrainerCallback):
+    """Saves the loss's own weights (the projections of distillation) in each checkpoint, and loads them on resuming.
+
+    The trainer trains them but saves the model's weights alone.
+
+    Args:
+        loss: The loss.
+        checkpoint: The checkpoint from which the run goes on.
+
+    Raises:
+        InputError: The checkpoint lacks them.
+    """
+
+    def __init__(self, loss: SimCSELoss | DistillationLoss, checkpoint: Path | None) -> None:
+        self._loss = loss
+        self._checkpoint = checkpoint
+
+    @override
+    def on_train_begin(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
+        own = self._own_weights()
+        if not own or self._checkpoint is None:
+            return
+        path = self._checkpoint / _LOSS_STATE
+        if not path.is_file():
+            raise InputError(f"{path} is missing: the checkpoint is not whole; begin the run again.")
+        saved = load_file(str(path))
+        with torch.no_grad():
+            for name, tensor in own.items():
+                tensor.copy_(saved[name])
+
+    @override
+    def on_save(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
+        own = self._own_weights()
+        if own and state.is_world_process_zero:
+            folder = Path(str(args.output_dir), f"checkpoint-{state.global_step}")
+            save_file({name: tensor.detach().contiguous() for name, tensor in own.items()}, str(folder / _LOSS_STATE))
+
+    def _own_weights(self) -> dict[str, torch.Tensor]:
+        return {name: tensor for name, tensor in self._loss.state_dict().items() if not name.startswith("model.")}
 
 
 class StopOnSignal(TrainerCallback):
     """On SIGINT or SIGTERM, finishes the step, saves a checkpoint and stops; on the second one, stops at once.
 
-    Of two, one within the other, both take note.
+    Where one runs inside another (a trial of a sweep), a signal reaches both.
 
     Attributes:
         stopped: Whether a signal came.
@@ -118,7 +154,7 @@ class StopOnSignal(TrainerCallback):
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> StopOnSignal:
-        if threading.current_thread() is threading.main_thread():
+        if threading.current_thread() is threading.main_thread():  # Python allows handlers nowhere else
             for number in (signal.SIGINT, signal.SIGTERM):
                 self._before[number] = signal.signal(number, self._on_signal)
         return self
@@ -126,8 +162,9 @@ class StopOnSignal(TrainerCallback):
     def __exit__(self, *_: object) -> None:
         self._restore()
 
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Save and stop if a signal came; the last step ends as it would anyhow."""
+    @override
+    def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        # The last step ends the run anyhow, with its evaluation.
         if self.stopped and state.global_step < state.max_steps:
             control.should_save = True
             control.should_training_stop = True

@@ -7,19 +7,15 @@ import math
 import time
 from typing import TYPE_CHECKING, Any
 
-from ..errors import InputError, MissingExtraError
+from ..errors import InputError
+from ..utils.extras import require
 from ..utils.files import atomic_file
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 FIELDS = (
-    "step",
-    "loss",
-    "positive_similarity",
-    "negative_similarity",
-    "teacher_similarity",
-    "learning_rate",
+    *("step", "loss", "positive_similarity", "negative_similarity", "teacher_similarity", "learning_rate"),
     "sentences_per_second",
 )
 """First columns of ``history.csv``; one column for each score follows."""
@@ -28,7 +24,7 @@ _SECONDS_BETWEEN_WRITES = 2.0
 
 
 class History:
-    """Rows of ``history.csv``, one a step.
+    """Rows of ``history.csv``, one for each step.
 
     Columns: ``step``; ``loss``; ``positive_similarity`` and ``negative_similarity`` (mean cosine of positives, and of
     in-batch negatives) or, in distillation, ``teacher_similarity`` (mean cosine to the teachers); ``learning_rate``;
@@ -36,8 +32,8 @@ class History:
     model before training.
 
     Args:
-        path: The CSV file. An existing one is read.
-        up_to: Rows after this step are forgotten: a resumed run writes them again. None: all are.
+        path: The CSV file.
+        up_to: The rows of an existing file up to this step are kept: a resumed run writes later ones again. None: none.
     """
 
     def __init__(self, path: Path, up_to: int | None = None) -> None:
@@ -45,7 +41,7 @@ class History:
         self._written = -math.inf
         self._rows: dict[int, dict[str, float]] = {}
         if up_to is not None and path.exists():
-            self._rows = {row["step"]: row for row in read_history(path) if row["step"] <= up_to}  # type: ignore[misc]
+            self._rows = {int(row["step"]): row for row in read_history(path) if row["step"] <= up_to}
 
     @property
     def rows(self) -> list[dict[str, float]]:
@@ -60,10 +56,8 @@ class History:
 
     def write(self) -> None:
         """Write the file as it should now be."""
-        scores = [key for row in self.rows for key in row if key not in FIELDS]
-        columns = [*FIELDS, *dict.fromkeys(scores)]
         with atomic_file(self.path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, columns, lineterminator="\n")
+            writer = csv.DictWriter(file, [*FIELDS, *score_names(self.rows)], lineterminator="\n")
             writer.writeheader()
             writer.writerows(self.rows)
         self._written = time.monotonic()
@@ -87,6 +81,11 @@ def read_history(path: Path) -> list[dict[str, float]]:
         raise InputError(f"{path} is damaged: {error!r}") from error
 
 
+def score_names(rows: list[dict[str, float]]) -> list[str]:
+    """The columns of scores that rows have, in order of appearance."""
+    return list(dict.fromkeys(key for row in rows for key in row if key not in FIELDS))
+
+
 def as_scores(metrics: dict[str, Any]) -> dict[str, float]:
     """An evaluator's metrics as columns of the history: Spearman x 100 under the set's name, others as they are."""
     ending = "_spearman_cosine"
@@ -106,12 +105,9 @@ def plot_history(rows: list[dict[str, float]], path: Path, best_step: int | None
     Raises:
         MissingExtraError: matplotlib is not installed.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise MissingExtraError("Plotting", "plots") from error
-    names = list(dict.fromkeys(key for row in rows for key in row if key not in FIELDS))
-    figure = Figure(figsize=(8, 6 if names else 3.5), layout="constrained")
+    names = score_names(rows)
+    size = (8, 6 if names else 3.5)
+    figure = require("matplotlib.figure", "Plotting", "plots").Figure(figsize=size, layout="constrained")
     *upper, lower = figure.subplots(2 if names else 1, 1, sharex=True, squeeze=False)[:, 0]
     for axes in upper:
         for name in names:
@@ -122,8 +118,7 @@ def plot_history(rows: list[dict[str, float]], path: Path, best_step: int | None
         axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
     losses = [(row["step"], row["loss"]) for row in rows if "loss" in row and math.isfinite(row["loss"])]
     lower.plot(*(zip(*losses, strict=True) if losses else ([], [])), color="tab:gray")
-    lower.set_ylabel("training loss")
-    lower.set_xlabel("step")
+    lower.set(xlabel="step", ylabel="training loss")
     for axes in (*upper, lower):
         axes.grid(alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)

@@ -6,7 +6,7 @@ import re
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from datasets import Dataset
@@ -16,12 +16,11 @@ from ..datasets.sts import load_sts
 from ..datasets.text_data import TextData
 from ..errors import InputError
 from ..evaluation.alignment_uniformity import alignment, uniformity
-from ..evaluation.encoding import encode_distinct
 from ..evaluation.retrieval import ranks_of_own, scores_of_ranks
 from ..evaluation.sts import STSEvaluator
 from ..models.build import build_model
+from ..models.encoders import distinct_embeddings
 from ..models.fingerprint import model_fingerprint
-from ..pretrained import shipped_model
 from ..utils.files import atomic_folder, write_json
 from ..utils.provenance import provenance, text_fingerprint
 from .train import TrainingConfig, train
@@ -57,21 +56,8 @@ CONFIG = TrainingConfig(
 _RESULT = "quickstart.json"
 _HITS = 3
 _PRIVATE = re.compile(r"(^|\.)_")
-
-
-class Scores(TypedDict, total=False):
-    """How well summaries find their bodies among all held-out bodies, and what the embeddings are like.
-
-    Keys: ``mrr10``, ``recall1``, ``recall10`` (0 to 1), ``alignment`` and ``uniformity`` (less is better), and
-    ``sts_b`` (Spearman x 100 on STS-B's test set) where the data is at hand.
-    """
-
-    mrr10: float
-    recall1: float
-    recall10: float
-    alignment: float
-    uniformity: float
-    sts_b: float
+# Scores are named as sentence-transformers names them.
+_METRICS = {"mrr10": "mrr@10", "recall1": "recall@1", "recall10": "recall@10"}
 
 
 def quickstart(
@@ -90,7 +76,7 @@ def quickstart(
     Args:
         output: Folder for the model, its history and ``quickstart.json``; that of an earlier quickstart is replaced.
         config: The settings of training.
-        encoder: The model to begin with; by default the shipped one.
+        encoder: The model to begin with; by default that of ``config``.
         packages: Packages whose docstrings are trained on, where installed, next to the standard library's.
         sts_dir: Folder with STS-B in SentEval's layout: scored on as well, if given.
         device: ``cpu``, ``cuda``, ``mps``, ...; the best there is by default.
@@ -98,33 +84,42 @@ def quickstart(
         callbacks: Trainer callbacks, for progress say.
 
     Returns:
-        What ``quickstart.json`` holds: ``before`` and ``after`` (:class:`Scores`), ``seconds``, ``seconds_of`` (each
-        stage), ``text`` (numbers of pairs, and of documented objects by source), ``answers`` (as :func:`search` gives
-        them), ``config``, ``versions``, ``command``, ``seed`` and fingerprints.
+        What ``quickstart.json`` holds: ``before`` and ``after``, ``seconds``, ``seconds_of`` (each stage), ``text``
+        (numbers of pairs, and of documented objects by source), ``answers`` (as :func:`search` gives them), ``config``,
+        ``versions``, ``command``, ``seed`` and fingerprints. ``before`` and ``after`` say how well summaries find their
+        bodies among all held-out bodies (``mrr@10``, ``recall@1``, ``recall@10``, 0 to 1) and what the embeddings are
+        like (``alignment`` and ``uniformity``, less is better; ``sts_b``, Spearman x 100, where the data is at hand).
 
     Raises:
         InputError: ``output`` is something else than an earlier quickstart's folder.
         TrainingInterrupted: SIGINT or SIGTERM came during training. Nothing is kept.
     """
     output = Path(output)
-    _check_output(output)
-    clock = _Clock(announce)
-    clock.begin("Opening the encoder")
-    model = build_model(encoder or shipped_model(), layers=config.layers, device=device)
+    if output.exists() and not (output / _RESULT).is_file() and (output.is_file() or any(output.iterdir())):
+        raise InputError(f"{output} exists and is no earlier quickstart's folder: choose another with --output.")
+    begun: list[tuple[str, float]] = []
+
+    def begin(stage: str) -> None:
+        begun.append((stage, time.perf_counter()))
+        announce(stage)
+
+    begin("Opening the encoder")
+    model = build_model(encoder or config.encoder, layers=config.layers, device=device)
     before = model_fingerprint(model)
-    clock.begin("Gathering text")
+    begin("Gathering text")
     docs = gather_python_docs(packages)
-    score = _Scorer(docs, sts_dir, config.batch_size)
-    clock.begin("Scoring before training")
-    result: dict[str, Any] = {"before": score(model)}
+    sts = STSEvaluator(load_sts("STS-B", Path(sts_dir)), write_csv=False) if sts_dir is not None else None
+    begin("Scoring before training")
+    result: dict[str, Any] = {"before": _scores(model, docs, config.batch_size, sts)}
     with atomic_folder(output) as folder:
-        clock.begin("Training")
+        begin("Training")
         train(model, _training_data(docs), config, folder, device=device, callbacks=callbacks)
-        clock.begin("Scoring after training")
-        result["after"] = score(model)
-        clock.begin("Answering questions")
+        begin("Scoring after training")
+        result["after"] = _scores(model, docs, config.batch_size, sts)
+        begin("Answering questions")
         result["answers"] = search(model, QUESTIONS, _searchable(docs))
-        seconds_of = clock.end()
+        ends = [*(start for _, start in begun[1:]), time.perf_counter()]
+        seconds_of = {stage: round(end - start, 1) for (stage, start), end in zip(begun, ends, strict=True)}
         result |= {
             "seconds": round(sum(seconds_of.values()), 1),
             "seconds_of": seconds_of,
@@ -155,7 +150,7 @@ def search(model: SentenceTransformer, questions: Sequence[str], entries: Sequen
         For each question ``{"question", "hits": [{"name", "summary", "similarity"}, ...]}``, the best three first.
     """
     texts = [f"{entry.name}: {entry.summary}" for entry in entries]
-    rows, vectors = encode_distinct(cast("Any", model), [*texts, *questions], batch_size=64)
+    rows, vectors = distinct_embeddings(model, [*texts, *questions], batch_size=64)
     documents = vectors[[rows[text] for text in texts]]
     answers = []
     for question in questions:
@@ -169,48 +164,20 @@ def search(model: SentenceTransformer, questions: Sequence[str], entries: Sequen
     return answers
 
 
-class _Scorer:
-    """Scores a model on the held-out entries, encoding each text once."""
-
-    def __init__(self, docs: PythonDocs, sts_dir: str | os.PathLike[str] | None, batch_size: int) -> None:
-        self._summaries = [entry.summary for entry in docs.test]
-        self._bodies = [entry.body for entry in docs.test]
-        self._batch_size = batch_size
-        self._sts = STSEvaluator(load_sts("STS-B", Path(sts_dir)), write_csv=False) if sts_dir is not None else None
-
-    def __call__(self, model: SentenceTransformer) -> Scores:
-        rows, vectors = encode_distinct(cast("Any", model), [*self._summaries, *self._bodies], self._batch_size)
-        summaries, bodies = (vectors[[rows[text] for text in texts]] for texts in (self._summaries, self._bodies))
-        scores: dict[str, float] = {
-            **scores_of_ranks(ranks_of_own(summaries, bodies)),
-            "alignment": alignment(summaries, bodies),
-            "uniformity": uniformity(vectors),
-        }
-        if self._sts is not None:
-            scores["sts_b"] = 100 * self._sts.score(model)[0].total.spearman
-        return cast("Scores", {name: round(value, 4) for name, value in scores.items()})
-
-
-class _Clock:
-    """Announces stages and takes their times."""
-
-    def __init__(self, announce: Callable[[str], None]) -> None:
-        self._announce = announce
-        self._begun: list[tuple[str, float]] = []
-
-    def begin(self, stage: str) -> None:
-        self._begun.append((stage, time.perf_counter()))
-        self._announce(stage)
-
-    def end(self) -> dict[str, float]:
-        """Seconds of each stage."""
-        ends = [*(begun for _, begun in self._begun[1:]), time.perf_counter()]
-        return {stage: round(end - begun, 1) for (stage, begun), end in zip(self._begun, ends, strict=True)}
-
-
-def _check_output(output: Path) -> None:
-    if output.exists() and not (output / _RESULT).is_file() and (output.is_file() or any(output.iterdir())):
-        raise InputError(f"{output} exists and is no earlier quickstart's folder: choose another with --output.")
+def _scores(
+    model: SentenceTransformer, docs: PythonDocs, batch_size: int, sts: STSEvaluator | None
+) -> dict[str, float]:
+    """The scores on the held-out entries, each text encoded once."""
+    texts = [entry.summary for entry in docs.test], [entry.body for entry in docs.test]
+    rows, vectors = distinct_embeddings(model, [*texts[0], *texts[1]], batch_size)
+    summaries, bodies = (vectors[[rows[text] for text in side]] for side in texts)
+    scores = {
+        _METRICS.get(name, name): value for name, value in scores_of_ranks(ranks_of_own(summaries, bodies)).items()
+    }
+    scores |= {"alignment": alignment(summaries, bodies), "uniformity": uniformity(vectors)}
+    if sts is not None:
+        scores["sts_b"] = 100 * sts.score(model)[0].total.spearman
+    return {name: round(value, 4) for name, value in scores.items()}
 
 
 def _training_data(docs: PythonDocs) -> TextData:

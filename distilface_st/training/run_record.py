@@ -1,57 +1,113 @@
-"""A run's record, ``run.json``: everything needed to repeat the run, and what a resumed one is compared with."""
+"""One run: what it is made of, and its record ``run.json``, with which a resumed run is compared."""
 
 from __future__ import annotations
 
 import json
 import os
 import shutil
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
 from ..models.fingerprint import model_fingerprint
 from ..utils.deprecation import current_names
-from ..utils.files import write_json
+from ..utils.files import read_json, write_json
 from ..utils.provenance import provenance
-from .config import OLD_NAMES
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from sentence_transformers import SentenceTransformer
+    from sentence_transformers.base.evaluation import BaseEvaluator
+    from transformers import TrainerCallback
 
     from ..datasets.text_data import TextData
+    from .config import RunSettings
 
 
-def begin_run(
-    model: SentenceTransformer, data: TextData, config: dict[str, Any], seed: int, output: Path, resume: bool
-) -> dict[str, Any]:
-    """The run's record: written when it begins, read and compared when it goes on, by the first process alone."""
-    run = {
-        **provenance(seed=seed),
-        "status": "running",
-        "config": config,
-        "data": {
-            "source": data.source,
-            "rows": len(data.dataset),
-            "blank": data.blank,
-            "duplicates": data.duplicates,
-            "fingerprint": data.fingerprint,
-        },
-        "fingerprint_before": model_fingerprint(model),
-    }
-    if not is_first_process():
-        return run
-    file = output / "run.json"
-    before = _read_run(file) if file.exists() else None
-    if before and not resume:
-        raise InputError(f"{output} holds a run already: go on with --resume, or choose another --output.")
-    if resume and before is None:
-        raise InputError(f"{output} holds no run to resume.")
-    if before:
-        _check_same(before, json.loads(json.dumps(run)), output)
+@dataclass(frozen=True)
+class TrainingRun:
+    """What a run is made of, whatever its loss.
+
+    Attributes:
+        model: The model, trained in place.
+        data: The text.
+        config: The settings.
+        output: A new folder for the run, or with ``resume`` the folder of one that was stopped.
+        evaluator: Chooses the checkpoint by its ``primary_metric``. Called before the first step as well.
+        resume: Go on from the last whole checkpoint, as if the run had never stopped.
+        device: ``cpu``, ``cuda``, ``cuda:1``, ``mps``; the best there is by default.
+        callbacks: More trainer callbacks, for progress say.
+    """
+
+    model: SentenceTransformer
+    data: TextData
+    config: RunSettings
+    output: Path
+    evaluator: BaseEvaluator | None = None
+    resume: bool = False
+    device: str | None = None
+    callbacks: Sequence[TrainerCallback] = ()
+
+    def begin_record(self) -> dict[str, Any]:
+        """The run's record: written when it begins, read and compared when it goes on, by the first process alone.
+
+        Raises:
+            InputError: The folder holds another run, or none to resume.
+        """
+        record = {
+            **provenance(seed=self.config.seed),
+            "status": "running",
+            "config": self.config.to_dict(),
+            "data": {
+                "source": self.data.source,
+                "rows": len(self.data.dataset),
+                "blank": self.data.blank,
+                "duplicates": self.data.duplicates,
+                "fingerprint": self.data.fingerprint,
+            },
+            "fingerprint_before": model_fingerprint(self.model),
+        }
+        if not is_first_process():
+            return record
+        file = self.output / "run.json"
+        if not file.exists():
+            if self.resume:
+                raise InputError(f"{self.output} holds no run to resume.")
+            write_json(file, record)
+            return record
+        before = self._read_record(file)
+        if not self.resume:
+            raise InputError(f"{self.output} holds a run already: go on with --resume, or choose another --output.")
+        self._check_same(before, json.loads(json.dumps(record)))
         return before
-    write_json(file, run)
-    return run
+
+    def _read_record(self, file: Path) -> dict[str, Any]:
+        record = read_json(file)
+        try:
+            _ = record["status"], record["data"]["fingerprint"], record["fingerprint_before"]
+            record["config"] = current_names(record["config"], getattr(self.config, "RENAMED", {}))
+        except (KeyError, TypeError, AttributeError) as error:
+            raise InputError(f"{file} is damaged: {error!r}") from error
+        return record
+
+    def _check_same(self, before: dict[str, Any], now: dict[str, Any]) -> None:
+        if before["status"] == "finished":
+            raise InputError(f"The run in {self.output} is finished; there is nothing to resume.")
+        other_weights = before["fingerprint_before"] != now["fingerprint_before"]
+        changed = [
+            f"{name} ({before['config'].get(name)} -> {value})"
+            for name, value in now["config"].items()
+            # The same encoder may have another name: version 0.1 wrote down the folder that a name stands for.
+            if before["config"].get(name) != value and (name != "encoder" or other_weights)
+        ]
+        if before["data"]["fingerprint"] != now["data"]["fingerprint"]:
+            changed.append("the training text")
+        if not changed and other_weights:
+            changed.append("the weights it began with")
+        if changed:
+            raise InputError(f"Cannot resume {self.output}: it was begun with other settings: {', '.join(changed)}.")
 
 
 def is_first_process() -> bool:
@@ -59,39 +115,13 @@ def is_first_process() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
-def _read_run(file: Path) -> dict[str, Any]:
-    try:
-        run: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        _ = run["status"], run["data"]["fingerprint"], run["fingerprint_before"]
-        run["config"] = current_names(run["config"], {**OLD_NAMES, "widths": "matryoshka_dims"})
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
-        raise InputError(f"{file} is damaged: {error!r}") from error
-    return run
-
-
-def _check_same(before: dict[str, Any], now: dict[str, Any], output: Path) -> None:
-    if before["status"] == "finished":
-        raise InputError(f"The run in {output} is finished; there is nothing to resume.")
-    changed = [
-        f"{name} ({before['config'].get(name)} -> {value})"
-        for name, value in now["config"].items()
-        if before["config"].get(name) != value
-    ]
-    if before["data"]["fingerprint"] != now["data"]["fingerprint"]:
-        changed.append("the training text")
-    if not changed and before["fingerprint_before"] != now["fingerprint_before"]:
-        changed.append("the weights it began with")
-    if changed:
-        raise InputError(f"Cannot resume {output}: it was begun with other settings: {', '.join(changed)}.")
-
-
 def last_checkpoint(folder: Path) -> Path | None:
     """The newest whole checkpoint; the trainer writes trainer_state.json last. Broken ones are removed."""
     found = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]), reverse=True)
     for checkpoint in found:
         try:
-            json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
-        except (OSError, json.JSONDecodeError, UnicodeDecodeError):
+            read_json(checkpoint / "trainer_state.json")
+        except (OSError, InputError):
             if is_first_process():
                 shutil.rmtree(checkpoint)
         else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sentence_transformers.base.sampler import BatchSamplers
@@ -11,6 +12,7 @@ from ..errors import InputError
 from ..losses import SimCSELoss
 from ..models.build import build_model
 from .config import TrainingConfig
+from .run_record import TrainingRun
 from .trainer import TrainingInterrupted, TrainingResult, fit
 
 if TYPE_CHECKING:
@@ -76,7 +78,14 @@ def train(
         InputError: Data that does not fit the settings, a folder that holds another run, a run that diverged.
         TrainingInterrupted: SIGINT or SIGTERM came; a checkpoint was saved.
     """
-    _check_data(data, config)
+    columns = data.dataset.column_names
+    if (len(columns) == 1) != (config.views == "dropout"):
+        raise InputError(f"views are {config.views}, but the data has the columns {', '.join(columns)}.")
+    if len(data.dataset) < config.batch_size:
+        raise InputError(
+            f"{data.source} gives {len(data.dataset)} rows, fewer than the batch size, {config.batch_size}: "
+            "give more text or a smaller --batch-size."
+        )
 
     def make_loss(processes: int) -> SimCSELoss:
         return SimCSELoss(
@@ -87,40 +96,17 @@ def train(
             mini_batch_size=config.mini_batch_size,
         )
 
-    return fit(
-        model,
-        data,
-        config,
-        output,
-        make_loss,
-        batch_sampler=BatchSamplers.BATCH_SAMPLER if config.views == "dropout" else BatchSamplers.NO_DUPLICATES,
-        evaluator=evaluator,
-        resume=resume,
-        device=device,
-        callbacks=callbacks,
-    )
+    # With given positives, an equal text in the batch would be a false negative.
+    sampler = BatchSamplers.BATCH_SAMPLER if config.views == "dropout" else BatchSamplers.NO_DUPLICATES
+    run = TrainingRun(model, data, config, Path(output), evaluator, resume, device, callbacks)
+    return fit(run, make_loss, sampler)
 
 
 def hold_out(data: TextData, rows: int = 1000) -> tuple[TextData, Dataset]:
-    """Set the last rows of the data aside, at most a tenth of them.
-
-    Args:
-        data: The data.
-        rows: How many to set aside at most.
+    """Set the last rows of the data aside, at most ``rows`` and a tenth of them.
 
     Returns:
         The data left, and the rows set aside.
     """
     left = len(data.dataset) - max(1, min(rows, len(data.dataset) // 10))
     return replace(data, dataset=data.dataset.select(range(left))), data.dataset.select(range(left, len(data.dataset)))
-
-
-def _check_data(data: TextData, config: TrainingConfig) -> None:
-    columns = data.dataset.column_names
-    if (len(columns) == 1) != (config.views == "dropout"):
-        raise InputError(f"views are {config.views}, but the data has the columns {', '.join(columns)}.")
-    if len(data.dataset) < config.batch_size:
-        raise InputError(
-            f"{data.source} gives {len(data.dataset)} rows, fewer than the batch size, {config.batch_size}: "
-            "give more text or a smaller --batch-size."
-        )

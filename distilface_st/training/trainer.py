@@ -7,13 +7,10 @@ import math
 import shutil
 import time
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors.torch import load_file, save_file
 from sentence_transformers import SentenceTransformerTrainer, SentenceTransformerTrainingArguments
-from sentence_transformers.base.sampler import BatchSamplers
 from sentence_transformers.sentence_transformer.data_collator import SentenceTransformerDataCollator
 from torch.nn.modules.dropout import _DropoutNd
 from transformers import (
@@ -21,7 +18,6 @@ from transformers import (
     PrinterCallback,
     ProgressCallback,
     SchedulerType,
-    TrainerCallback,
     set_seed,
 )
 
@@ -30,25 +26,22 @@ from ..models.fingerprint import model_fingerprint
 from ..models.save import save_model
 from ..utils.files import write_json
 from .acceleration import accelerated
-from .callbacks import HistoryCallback, StopOnSignal
+from .callbacks import HistoryCallback, LossCheckpoint, StopOnSignal
 from .config import resolve_precision
 from .history import History, as_scores, plot_history
-from .run_record import begin_run, last_checkpoint
+from .run_record import last_checkpoint
 
 if TYPE_CHECKING:
-    import os
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
+    from pathlib import Path
 
     from datasets import Dataset
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.base.evaluation import BaseEvaluator
-    from transformers import TrainerControl, TrainerState, TrainingArguments
+    from transformers import TrainerState
 
-    from ..datasets.text_data import TextData
     from ..losses import DistillationLoss, SimCSELoss
-    from .config import RunSettings
-
-_LOSS_STATE = "loss.safetensors"
+    from .run_record import TrainingRun
 
 
 class TrainingInterrupted(Exception):  # noqa: N818 (what happened is no error)
@@ -70,7 +63,7 @@ class TrainingResult:
     """What came of a run.
 
     Attributes:
-        model: The trained model, as kept: of the best evaluated step, or of the last where nothing was evaluated.
+        model: The trained model: of the best evaluated step, or of the last where nothing was evaluated.
         output: The run's folder: ``model/``, ``run.json``, ``history.csv`` and, with the extra ``plots``,
             ``history.png``.
         history: The rows of ``history.csv``.
@@ -84,69 +77,54 @@ class TrainingResult:
 
 
 def fit(
-    model: SentenceTransformer,
-    data: TextData,
-    config: RunSettings,
-    output: str | os.PathLike[str],
+    run: TrainingRun,
     make_loss: Callable[[int], SimCSELoss | DistillationLoss],
-    *,
+    batch_sampler: Any,
     rows: Dataset | None = None,
-    batch_sampler: Any = BatchSamplers.BATCH_SAMPLER,
-    record: dict[str, Any] | None = None,
-    evaluator: BaseEvaluator | None = None,
-    resume: bool = False,
-    device: str | None = None,
-    callbacks: Sequence[TrainerCallback] = (),
+    facts: dict[str, Any] | None = None,
 ) -> TrainingResult:
     """Train a model; what :func:`distilface_st.train` and :func:`distilface_st.distill` share.
 
     Args:
-        model: The model, trained in place.
-        data: The text, for the record.
-        config: The settings.
-        output: The run's folder.
+        run: What to train, on what, and how.
         make_loss: Gives the loss for a number of processes.
+        batch_sampler: How rows are put into batches, as sentence-transformers' training arguments take it.
         rows: What the trainer reads; by default the text itself.
-        batch_sampler: How it is cut into batches, as sentence-transformers' training arguments take it.
-        record: More to write into ``run.json``.
-        evaluator: As for :func:`distilface_st.train`, like all that follow.
-        resume: See there.
-        device: See there.
-        callbacks: See there.
-
-    Returns:
-        The trained model, and what happened.
+        facts: More to write into ``run.json``.
 
     Raises:
         InputError: A folder that holds another run, settings that cannot be, a run that diverged.
         TrainingInterrupted: SIGINT or SIGTERM came; a checkpoint was saved.
     """
-    output = Path(output)
-    checkpoint = last_checkpoint(output / "checkpoints") if resume else None
-    arguments = _arguments(config, output, model, device, evaluator, checkpoint is not None, batch_sampler)
+    model, config, output = run.model, run.config, run.output
+    checkpoint = last_checkpoint(output / "checkpoints") if run.resume else None
+    arguments = _arguments(run, batch_sampler, is_resumed=checkpoint is not None)
     loss = make_loss(arguments.world_size)
-    run = begin_run(model, data, config.to_dict(), config.seed, output, resume)
-    run |= record or {}
-    run["loss"] = {"name": type(loss).__name__, "settings": loss.get_config_dict(), "citation": loss.citation}
+    record = run.begin_record() | (facts or {})
+    record["loss"] = {"name": type(loss).__name__, "settings": loss.get_config_dict(), "citation": loss.citation}
     set_seed(config.seed)
-    _set_dropout(model, config.dropout)
+    if config.dropout is not None:
+        for module in model.modules():
+            if isinstance(module, _DropoutNd):
+                module.p = config.dropout
     history = History(output / "history.csv", up_to=int(checkpoint.name.split("-")[1]) if checkpoint else None)
     stop = StopOnSignal()
-    patience = [EarlyStoppingCallback(config.patience)] if config.patience and evaluator else []
+    patience = [EarlyStoppingCallback(config.patience)] if config.patience and run.evaluator else []
     card = model.model_card_data
     card.widget = [{}]  # or the trainer would fill it with training sentences, which may be private
     trainer = SentenceTransformerTrainer(
         model=model,
         args=arguments,
-        train_dataset=data.dataset if rows is None else rows,
+        train_dataset=run.data.dataset if rows is None else rows,
         loss=loss,
-        evaluator=evaluator,
+        evaluator=run.evaluator,
+        # Cut here and not by the model's max_seq_length, which would be saved and cut at inference, too.
         data_collator=SentenceTransformerDataCollator(preprocess_fn=model.preprocess, max_length=config.max_length),
         callbacks=[
             HistoryCallback(history, loss, config.batch_size * arguments.world_size),
-            _LossCheckpoint(loss, checkpoint),
+            LossCheckpoint(loss, checkpoint),
             *patience,
-            *callbacks,
+            *run.callbacks,
             stop,
         ],
     )
@@ -160,104 +138,47 @@ def fit(
         raise TrainingInterrupted(trainer.state.global_step, output)
     model.eval()
     if trainer.is_world_process_zero():
-        run |= _outcome(trainer, history, evaluator)
-        run |= {"seconds": round(time.perf_counter() - start, 1), "fingerprint_after": model_fingerprint(model)}
-        _keep(model, history, run, output)
-    return TrainingResult(model, output, history.rows, run)
+        record |= _outcome(trainer.state, history, run.evaluator)
+        record |= {"seconds": round(time.perf_counter() - start, 1), "fingerprint_after": model_fingerprint(model)}
+        save_model(model, output / "model", run=record)
+        with contextlib.suppress(MissingExtraError):
+            best_step = record["kept_step"] if record["scores_after"] else None
+            plot_history(history.rows, output / "history.png", best_step=best_step)
+        write_json(output / "run.json", record)
+        shutil.rmtree(output / "checkpoints", ignore_errors=True)  # only now, with all of the result on disk
+    return TrainingResult(model, output, history.rows, record)
 
 
-class _LossCheckpoint(TrainerCallback):
-    """Keeps what a loss has learned, its projections say, beside the model's checkpoint, which leaves it out."""
-
-    def __init__(self, loss: SimCSELoss | DistillationLoss, checkpoint: Path | None) -> None:
-        self._loss = loss
-        self._checkpoint = checkpoint
-
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        """Take up what was kept."""
-        own = self._own()
-        if not own or self._checkpoint is None:
-            return
-        path = self._checkpoint / _LOSS_STATE
-        if not path.is_file():
-            raise InputError(f"{path} is missing: the checkpoint is not whole; begin the run again.")
-        kept = load_file(str(path))
-        with torch.no_grad():
-            for name, tensor in own.items():
-                tensor.copy_(kept[name])
-
-    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Keep it."""
-        own = self._own()
-        if own and state.is_world_process_zero:
-            folder = Path(str(args.output_dir), f"checkpoint-{state.global_step}")
-            save_file({name: tensor.detach().contiguous() for name, tensor in own.items()}, str(folder / _LOSS_STATE))
-
-    def _own(self) -> dict[str, torch.Tensor]:
-        return {name: tensor for name, tensor in self._loss.state_dict().items() if not name.startswith("model.")}
-
-
-def _outcome(trainer: SentenceTransformerTrainer, history: History, evaluator: BaseEvaluator | None) -> dict[str, Any]:
-    state = trainer.state
+def _outcome(state: TrainerState, history: History, evaluator: BaseEvaluator | None) -> dict[str, Any]:
     kept = state.best_global_step or state.global_step
+    improved = True
+    if evaluator is not None and state.best_metric is not None:
+        # Compared with the model before training, which the trainer does not count among the candidates.
+        ((name, best),) = as_scores({str(evaluator.primary_metric): state.best_metric}).items()
+        sign = 1 if evaluator.greater_is_better else -1
+        improved = sign * best > sign * history.scores(0).get(name, -sign * math.inf)
     return {
         "status": "finished",
         "steps": state.global_step,
         "kept_step": kept,
         "kept": f"step {kept}, the " + (f"best {evaluator.primary_metric}" if evaluator else "last"),
-        "improved": evaluator is None or _improved(state.best_metric, history, evaluator),
+        "improved": improved,
         "scores_before": history.scores(0),
         "scores_after": history.scores(kept),
     }
 
 
-def _keep(model: SentenceTransformer, history: History, run: dict[str, Any], output: Path) -> None:
-    """Write model, plot and record; the checkpoints go once all of it is there."""
-    save_model(model, output / "model", run=run)
-    with contextlib.suppress(MissingExtraError):
-        plot_history(history.rows, output / "history.png", best_step=run["kept_step"] if run["scores_after"] else None)
-    write_json(output / "run.json", run)
-    shutil.rmtree(output / "checkpoints", ignore_errors=True)
-
-
-def _improved(best: float | None, history: History, evaluator: BaseEvaluator) -> bool:
-    """Whether the kept step scores better than the model before training."""
-    if best is None:
-        return True
-    ((name, kept),) = as_scores({str(evaluator.primary_metric): best}).items()
-    before = history.scores(0).get(name, -math.inf if evaluator.greater_is_better else math.inf)
-    return kept > before if evaluator.greater_is_better else kept < before
-
-
-def _set_dropout(model: SentenceTransformer, probability: float | None) -> None:
-    if probability is None:
-        return
-    for module in model.modules():
-        if isinstance(module, _DropoutNd):
-            module.p = probability
-
-
-def _arguments(
-    config: RunSettings,
-    output: Path,
-    model: SentenceTransformer,
-    device: str | None,
-    evaluator: BaseEvaluator | None,
-    resumed: bool,
-    batch_sampler: Any,
-) -> SentenceTransformerTrainingArguments:
+def _arguments(run: TrainingRun, batch_sampler: Any, is_resumed: bool) -> SentenceTransformerTrainingArguments:
+    config, evaluator = run.config, run.evaluator
     schedules = [schedule.value for schedule in SchedulerType]
     if config.lr_scheduler_type not in schedules:
         raise InputError(f"lr_scheduler_type is {config.lr_scheduler_type!r}: allowed are {', '.join(schedules)}.")
-    target = torch.device(device or model.device)
+    target = torch.device(run.device or run.model.device)
     precision = resolve_precision(config.precision, target.type)
-    evaluation: Literal["steps", "no"] = "steps" if evaluator else "no"
     if target.type == "cuda" and target.index is not None:
         torch.cuda.set_device(target)
     arguments = SentenceTransformerTrainingArguments(
-        output_dir=str(output / "checkpoints"),
+        output_dir=str(run.output / "checkpoints"),
         max_steps=config.max_steps,
         per_device_train_batch_size=config.batch_size,
         learning_rate=config.learning_rate,
@@ -272,9 +193,9 @@ def _arguments(
         seed=config.seed,
         batch_sampler=batch_sampler,
         dataloader_drop_last=True,
-        eval_strategy=evaluation,
+        eval_strategy="steps" if evaluator else "no",
         eval_steps=config.eval_steps,
-        eval_on_start=evaluator is not None and not resumed,
+        eval_on_start=evaluator is not None and not is_resumed,
         save_strategy="steps",
         save_steps=config.eval_steps,
         save_total_limit=2,

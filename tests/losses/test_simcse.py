@@ -37,10 +37,10 @@ def embeddings(columns=2, batch=5, width=7, seed=0, dtype=torch.float32):
     return [torch.randn(batch, width, generator=generator, dtype=torch.float64).to(dtype) for _ in range(columns)]
 
 
-def reference(columns, temperature, similarity="cos", symmetric=False):
+def reference(columns, temperature, similarity="cosine", symmetric=False):
     """The formula of the paper in float64 numpy, with loops."""
     vectors = [np.asarray(column, dtype=np.float64) for column in columns]
-    if similarity == "cos":
+    if similarity == "cosine":
         vectors = [v / np.linalg.norm(v, axis=1, keepdims=True) for v in vectors]
 
     def one_way(anchors, candidates):
@@ -65,7 +65,7 @@ def tokenized(model, sentences=SENTENCES):
     batch=st.integers(1, 9),
     columns=st.integers(2, 4),
     temperature=st.floats(0.01, 2),
-    similarity=st.sampled_from(["cos", "dot"]),
+    similarity=st.sampled_from(["cosine", "dot"]),
     symmetric=st.booleans(),
 )
 def test_equals_a_float64_evaluation_of_the_formula(seed, batch, columns, temperature, similarity, symmetric):
@@ -95,7 +95,7 @@ def test_the_order_of_the_batch_does_not_matter(order, symmetric):
     )
 
 
-@pytest.mark.parametrize("similarity", ["cos", "dot"])
+@pytest.mark.parametrize("similarity", ["cosine", "dot"])
 @pytest.mark.parametrize("symmetric", [False, True])
 def test_gradient_matches_finite_differences(similarity, symmetric):
     given_embeddings = [e.requires_grad_() for e in embeddings(3, batch=3, width=4, dtype=torch.float64)]
@@ -175,7 +175,7 @@ def test_one_column_without_dropout_is_refused(tiny_encoder):
     [
         ({"temperature": 0}, "temperature is 0"),
         ({"temperature": float("nan")}, "temperature is nan"),
-        ({"similarity": "euclidean"}, "allowed are cos and dot"),
+        ({"similarity": "euclidean"}, "allowed are cosine and dot"),
         ({"mini_batch_size": 0}, "mini_batch_size is 0"),
     ],
 )

@@ -73,7 +73,7 @@ def test_help_and_limits_are_those_of_the_dataclass(run):
     assert "How many steps. Default: 7." in run("--help")[0].stdout
     result, _ = run("--max-steps", "0")
     assert result.exit_code == 2
-    assert "x>=1" in result.output
+    assert "--max-steps" in result.output
 
 
 @pytest.mark.parametrize("config", [TrainingConfig, DistillationConfig])

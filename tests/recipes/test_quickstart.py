@@ -7,10 +7,10 @@ from typer.testing import CliRunner
 
 from distilface_st.recipes.app import app
 
-SCORES = {"mrr10": 0.4, "recall1": 0.3, "recall10": 0.7, "alignment": 1.0, "uniformity": -3.0}
+SCORES = {"mrr@10": 0.4, "recall@1": 0.3, "recall@10": 0.7, "alignment": 1.0, "uniformity": -3.0}
 RESULT = {
     "before": SCORES,
-    "after": {**SCORES, "mrr10": 0.525},
+    "after": {**SCORES, "mrr@10": 0.525},
     "seconds": 123.0,
     "text": {"training_pairs": 2000, "test_queries": 500},
     "answers": [{"question": "Why?", "hits": [{"name": "a.b", "summary": "Read [bold] lists.", "similarity": 0.5}]}],

@@ -8,6 +8,7 @@ import numpy as np
 
 from ..datasets.sts import STSSubset, STSTask
 from ..errors import InputError
+from ..models.encoders import unit_embeddings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,7 +20,7 @@ _NEIGHBOURS = 2
 
 
 def teacher_pairs(
-    teachers: Sequence[Teacher], sentences: Sequence[str], weights: Sequence[float] | None = None, seed: int = 0
+    teachers: Sequence[Teacher], sentences: Sequence[str], teacher_weights: Sequence[float] | None = None, seed: int = 0
 ) -> STSTask:
     """Pairs of held-out sentences, near and far, with the teachers' mean similarity as their score.
 
@@ -28,8 +29,8 @@ def teacher_pairs(
     Args:
         teachers: The teachers.
         sentences: Sentences that are not trained on, two at least.
-        weights: Of the teachers; alike by default.
-        seed: Of the random pairs.
+        teacher_weights: Weight of each teacher; alike by default.
+        seed: Seed of the random pairs.
 
     Returns:
         A task named ``teacher``, for :class:`distilface_st.STSEvaluator`.
@@ -37,25 +38,19 @@ def teacher_pairs(
     Raises:
         InputError: Fewer than two sentences.
     """
-    if len(sentences) < 2:
+    count = len(sentences)
+    if count < 2:
         raise InputError("Comparing student and teacher needs at least two sentences that are held out.")
-    weights = weights or [1.0] * len(teachers)
-    total = sum(weights)
-    similarities: np.ndarray = np.zeros((len(sentences), len(sentences)))
+    weights = teacher_weights or [1.0] * len(teachers)
+    similarities: np.ndarray = np.zeros((count, count))
     for teacher, weight in zip(teachers, weights, strict=True):
-        rows = np.asarray(teacher.encoder.encode(list(sentences), normalize_embeddings=True), dtype=np.float64)
-        similarities += weight / total * (rows @ rows.T)
+        rows = unit_embeddings(teacher.encoder, sentences).astype(np.float64)
+        similarities += weight / sum(weights) * (rows @ rows.T)
     np.fill_diagonal(similarities, -np.inf)
-    near = np.argsort(-similarities, axis=1)[:, : min(_NEIGHBOURS, len(sentences) - 1)]
+    near = np.argsort(-similarities, axis=1)[:, : min(_NEIGHBOURS, count - 1)]
     rng = np.random.default_rng(seed)
-    far = (np.arange(len(sentences))[:, None] + rng.integers(1, len(sentences), near.shape)) % len(sentences)
+    far = (np.arange(count)[:, None] + rng.integers(1, count, near.shape)) % count
     others = np.hstack([near, far])
-    first = np.repeat(np.arange(len(sentences)), others.shape[1])
-    second = others.reshape(-1)
-    pairs = STSSubset(
-        "held-out",
-        [sentences[int(index)] for index in first],
-        [sentences[int(index)] for index in second],
-        similarities[first, second],
-    )
-    return STSTask("teacher", (pairs,))
+    first, second = np.repeat(np.arange(count), others.shape[1]), others.reshape(-1)
+    one, other = ([sentences[int(index)] for index in side] for side in (first, second))
+    return STSTask("teacher", (STSSubset("held-out", one, other, similarities[first, second]),))
