@@ -24,7 +24,6 @@ PLAIN, BEST, GREY = "lightsteelblue", "tab:orange", "0.6"
 _PANELS_A_ROW = 4
 _MOST_UPRIGHT = 6
 """Values of a field that are drawn as upright bars; more of them lie, and only the most telling scores are shown."""
-_LEAST_FOR_IMPORTANCE = 4
 
 
 def titled(name: str) -> str:
@@ -34,7 +33,7 @@ def titled(name: str) -> str:
 
 def values_figure(results: SweepResults, name: str) -> Figure:
     """Each score by the values of one field: bars for a list, the best of each panel highlighted; dots for a range."""
-    if not results.is_listed(name):
+    if name not in results.listed:
         from optuna.visualization.matplotlib import plot_slice
 
         return _by_optuna(plot_slice, _trials_study(results), results, (7, 4), params=[name])
@@ -127,27 +126,17 @@ def cost_figure(results: SweepResults) -> Figure:
     return figure
 
 
-def importances(results: SweepResults) -> dict[str, float]:
-    """How much of the deciding score's variance each field explains, most first; empty where that cannot be told.
-
-    Functional ANOVA (Hutter, Hoos, Leyton-Brown, 2014) over complete trials, as Optuna computes it.
-    """
-    scores = [trial.score for trial in results.trials if trial.score is not None]
-    if len(scores) < _LEAST_FOR_IMPORTANCE or len({*scores}) < 2:
-        return {}
-    from optuna.importance import get_param_importances
-
-    study, evaluator = _trials_study(results), _fanova()
-    return dict(get_param_importances(study, evaluator=evaluator, params=list(results.space.names)))
-
-
 def importances_figure(results: SweepResults) -> Figure:
-    """A bar for each field of :func:`importances`."""
+    """How much of the deciding score's variance over complete trials each field explains, most first.
+
+    Functional ANOVA (Hutter, Hoos, Leyton-Brown, 2014), as Optuna computes it.
+    """
+    from optuna.importance import FanovaImportanceEvaluator
     from optuna.visualization.matplotlib import plot_param_importances
 
-    names = list(results.space.names)
-    size = (7, 1 + 0.5 * len(names))
-    return _by_optuna(plot_param_importances, _trials_study(results), results, size, params=names, evaluator=_fanova())
+    options = {"evaluator": FanovaImportanceEvaluator(n_trees=16, seed=0), "params": list(results.space.names)}
+    size = (7, 1 + 0.5 * len(results.space.names))
+    return _by_optuna(plot_param_importances, _trials_study(results), results, size, **options)
 
 
 def parallel_figure(results: SweepResults) -> Figure:
@@ -161,12 +150,6 @@ def parallel_figure(results: SweepResults) -> Figure:
     best = (max if results.greater_is_better else min)(lines.get_array())
     lines.set_linewidth([4 if score == best else 1.5 for score in lines.get_array()])
     return figure
-
-
-def _fanova() -> Any:
-    from optuna.importance import FanovaImportanceEvaluator
-
-    return FanovaImportanceEvaluator(n_trees=16, seed=0)
 
 
 def _trials_study(results: SweepResults) -> Study:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ..training.config import TrainingConfig
 from ..training.history import read_history
 from ..utils.files import atomic_file
-from .space import Space, label_of
+from .space import Choice, Space, label_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -169,7 +169,7 @@ def write_trials(trials: Iterable[TrialRecord], path: Path) -> None:
         writer.writerows(rows)
 
 
-@dataclass(frozen=True)
+@dataclass
 class SweepResults:
     """What a sweep's folder holds.
 
@@ -183,26 +183,11 @@ class SweepResults:
     record: dict[str, Any]
     trials: tuple[TrialRecord, ...]
 
-    @property
-    def plan(self) -> dict[str, Any]:
-        """What the sweep was to do."""
-        plan: dict[str, Any] = self.record["plan"]
-        return plan
-
-    @property
-    def score_name(self) -> str:
-        """The score that decides."""
-        return str(self.plan["score"])
-
-    @property
-    def greater_is_better(self) -> bool:
-        """Whether a higher score is better."""
-        return bool(self.record["greater_is_better"])
-
-    @cached_property
-    def space(self) -> Space:
-        """What was searched."""
-        return Space.from_dict(self.plan["space"])
+    def __post_init__(self) -> None:
+        self.plan: dict[str, Any] = self.record["plan"]
+        self.score_name: str = self.plan["score"]
+        self.greater_is_better: bool = self.record["greater_is_better"]
+        self.space = Space.from_dict(self.plan["space"])
 
     @cached_property
     def configurations(self) -> list[ConfigurationRecord]:
@@ -237,21 +222,21 @@ class SweepResults:
         for one in self.configurations:
             if base is None or all(one.configuration[other] == base[other] for other in base if other != name):
                 found.setdefault(one.configuration[name], one)
-        labels = [label_of(value) for value in self.plan["space"][name]]
-        if all(isinstance(label, int | float) for label in labels):
-            labels = sorted(labels)  # type: ignore[type-var]
-        return {label: found[label] for label in labels if label in found}
+        labels = self.listed[name].labels
+        numbers = all(isinstance(label, int | float) for label in labels)
+        in_order = sorted(labels) if numbers else labels  # type: ignore[type-var]
+        return {label: found[label] for label in in_order if label in found}
 
-    def is_listed(self, name: str) -> bool:
-        """Whether a field has a list of values, not a range."""
-        return isinstance(self.plan["space"][name], list)
+    @property
+    def listed(self) -> dict[str, Choice]:
+        """The fields that have a list of values, not a range."""
+        return {d.name: d for d in self.space.dimensions if isinstance(d, Choice)}
 
     @property
     def base_configuration(self) -> Configuration | None:
         """The base of a one-at-a-time design."""
-        if self.plan["sampler"] != "one-at-a-time":
-            return None
-        return {name: label_of(values[0]) for name, values in self.plan["space"].items()}
+        is_design = self.plan["sampler"] == "one-at-a-time"
+        return {name: choice.labels[0] for name, choice in self.listed.items()} if is_design else None
 
     def curve(self, trial: TrialRecord) -> list[tuple[int, float]]:
         """The deciding score of a trial by step."""

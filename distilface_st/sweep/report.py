@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 from functools import partial
 from html import escape
+from importlib import resources
 from io import BytesIO
 from statistics import mean
 from string import Template
@@ -15,7 +16,6 @@ from ..utils.files import atomic_file
 from .figures import (
     cost_figure,
     curves_figure,
-    importances,
     importances_figure,
     parallel_figure,
     titled,
@@ -52,7 +52,8 @@ def write_report(folder: Path) -> Path:
     require("matplotlib", "A sweep's report", "sweep")
     encoder = str(results.plan["base"]["encoder"]).rstrip("/").rsplit("/", 1)[-1]
     versions = ", ".join(f"{name} {version}" for name, version in results.record["versions"].items())
-    page = _PAGE.substitute(
+    template = resources.files(__package__).joinpath("report.html").read_text(encoding="utf-8")
+    page = Template(template).substitute(
         title=escape(f"Sweep of {encoder}"),
         summary=_summary(results),
         best=_best(results),
@@ -91,14 +92,14 @@ def _figures(results: SweepResults) -> Iterator[tuple[str, str, str, Callable[[]
     bars += " Bars do not start at 0; the best of each panel is orange."
     bars += " Error bars: standard deviation over seeds." if len(results.plan["seeds"]) > 1 else ""
     for name in results.space.names:
-        caption = bars if results.is_listed(name) else "A dot for each complete trial, the later the darker."
+        caption = bars if name in results.listed else "A dot for each complete trial, the later the darker."
         yield f"by_{name}", f"By {titled(name)}", caption, partial(values_figure, results, name)
     if any(results.curve(trial) for trial in results.trials):
         caption = f"{titled(results.score_name)} at each evaluation, a line for each trial."
         yield "curves", "Curves", caption, partial(curves_figure, results)
         caption = "The best score so far (orange) against what was spent; a dot is a complete trial."
         yield "cost", "Score by cost", caption, partial(cost_figure, results)
-    if importances(results):
+    if len(scores := [trial.score for trial in results.trials if trial.score is not None]) > 3 and len({*scores}) > 1:
         caption = (
             "The share of the deciding score's variance over complete trials that each setting explains (fANOVA). "
             "A rough guide from few trials."
@@ -169,48 +170,3 @@ def _failures(results: SweepResults) -> str:
         for trial in failed
     )
     return f"<section><h2>Failed</h2><ul>{items}</ul></section>"
-
-
-_PAGE = Template("""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>$title</title>
-<style>
-:root { color-scheme: light dark; --ground: #fff; --text: #1f2328; --soft: #59636e; --line: #d1d9e0; --box: #f6f8fa; }
-@media (prefers-color-scheme: dark) {
-  :root { --ground: #14181d; --text: #e6e9ed; --soft: #9aa4af; --line: #343b43; --box: #1d2229; }
-}
-body { margin: 0 auto; max-width: 62rem; padding: 2rem 1.25rem 4rem; background: var(--ground); color: var(--text);
-  font: 16px/1.55 system-ui, sans-serif; }
-h1 { font-size: 1.6rem; margin: 0 0 1rem; }
-h2 { font-size: 1.15rem; margin: 2.2rem 0 .6rem; }
-dl { display: grid; grid-template-columns: max-content 1fr; gap: .15rem 1.2rem; margin: 0; }
-dt { color: var(--soft); } dd { margin: 0; overflow-wrap: anywhere; }
-.best { margin: 1.6rem 0 .2rem; color: var(--soft); }
-.best span { font-size: 2.4rem; font-weight: 650; color: #e8710a; margin-right: .6rem; }
-pre { background: var(--box); border: 1px solid var(--line); border-radius: 6px; padding: .8rem 1rem;
-  white-space: pre-wrap; overflow-wrap: anywhere; font-size: .85rem; }
-figure { margin: 0; }
-figure img { max-width: 100%; height: auto; background: #fff; border: 1px solid var(--line); border-radius: 6px; }
-figcaption { color: var(--soft); font-size: .9rem; margin-top: .3rem; }
-.wide { overflow-x: auto; }
-table { border-collapse: collapse; font-size: .85rem; font-variant-numeric: tabular-nums; }
-th, td { text-align: left; padding: .3rem .7rem .3rem 0; border-bottom: 1px solid var(--line); white-space: nowrap; }
-th { color: var(--soft); font-weight: 500; }
-tr:nth-child(2) td { font-weight: 650; }
-footer { margin-top: 3rem; color: var(--soft); font-size: .8rem; overflow-wrap: anywhere; }
-</style>
-</head>
-<body>
-<h1>$title</h1>
-<dl>$summary</dl>
-$best
-$figures
-<section><h2>Configurations, best first</h2>$configurations</section>
-$failures
-<footer>$made</footer>
-</body>
-</html>
-""")
