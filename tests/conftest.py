@@ -170,6 +170,15 @@ def minilm() -> Path:
     return Path(spec.origin).parent / "model"
 
 
+@pytest.fixture(scope="session")
+def ray_cluster():
+    """A cluster on this machine, one for all tests."""
+    ray = pytest.importorskip("ray")
+    ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False, object_store_memory=200_000_000)
+    yield
+    ray.shutdown()
+
+
 @pytest.fixture
 def invoke() -> Callable[..., Result]:
     """Run the command line in this process: ``invoke("similarity", "--model", path, "a", "b")``."""

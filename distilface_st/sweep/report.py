@@ -72,7 +72,9 @@ def _sections(results: SweepResults) -> Iterator[str]:
     """A section of the page for each figure, which is also written as a PNG file."""
     for name, title, caption, draw in _figures(results):
         image = BytesIO()
-        draw().savefig(image, dpi=150, bbox_inches="tight")
+        figure = draw()
+        # Optuna's figures have no layout, and their colour bars allow none.
+        figure.savefig(image, dpi=150, bbox_inches=None if figure.get_layout_engine() else "tight")
         with atomic_file(results.folder / f"{name}.png") as temporary:
             temporary.write_bytes(image.getvalue())
         data = base64.b64encode(image.getvalue()).decode()

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import csv
-import random
 from itertools import pairwise
 
 import pytest
@@ -10,22 +9,20 @@ from sentence_transformers import SentenceTransformer
 from distilface_st.sweep import Choice, Space, SweepPlan
 from distilface_st.sweep.records import Outcome, TrialRecord
 
-from ..conftest import COMMON_WORDS
+from ..helpers import SCORED_PAIRS, random_sentences
 
 
 @pytest.fixture
 def text(tmp_path, monkeypatch):
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
-    random.seed(0)
-    lines = dict.fromkeys(" ".join(random.choices(COMMON_WORDS, k=7)) for _ in range(40))
-    (tmp_path / "text.txt").write_text("\n".join(lines))
+    (tmp_path / "text.txt").write_text("\n".join(random_sentences(40)))
     return tmp_path / "text.txt"
 
 
 @pytest.fixture
 def options(tiny_encoder, text, tmp_path):
     """Build the arguments of a small sweep."""
-    (tmp_path / "mine.tsv").write_text("a cat\ta dog\t4\na cat\tthe war\t1\na king\ta queen\t5\na king\ta car\t0\n")
+    (tmp_path / "mine.tsv").write_text(SCORED_PAIRS)
 
     def build(space=None, **changes):
         given = {"base": tiny_encoder, "output": tmp_path / "sweep", "steps": 2, "eval-steps": 2, "device": "cpu"}

@@ -10,9 +10,9 @@ from dataclasses import replace
 import pytest
 
 from distilface_st.errors import InputError
-from distilface_st.sweep import Choice, Range, Space, read_results, run_sweep
+from distilface_st.sweep import Choice, Range, Space, read_results, run_sweep, write_report
+from distilface_st.sweep.figures import importances_figure
 from distilface_st.sweep.records import Outcome
-from distilface_st.sweep.report import importances, write_report
 from distilface_st.sweep.run import tidy
 from distilface_st.sweep.store import SweepStore
 from distilface_st.training.history import History, read_history
@@ -102,8 +102,11 @@ def test_the_command_line_trains_the_best_trial_again(plan, tmp_path, invoke):
 def test_what_explains_the_scores_is_the_most_important(plan):
     space = Space((Range("temperature", 0.01, 1.0), Range("learning_rate", 1e-5, 1e-3, log=True)))
     results = told(replace(plan, space=space, sampler="random", trials=20))
-    assert list(importances(results)) == ["temperature", "learning_rate"]
-    assert importances(results)["temperature"] > 0.9
+    axes = importances_figure(results).axes[0]
+    names = [label.get_text() for label in axes.get_yticklabels()]
+    shares = dict(zip(names, [bar.get_width() for bar in axes.patches], strict=True))
+    assert sorted(shares, key=shares.get, reverse=True) == ["temperature", "learning_rate"]
+    assert shares["temperature"] > 0.9
     write_report(plan.output)
 
 
