@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import InputError
-from ..pretrained import resolve_name
 from ..training.config import TrainingConfig
 from ._common import MODEL_HELP, Device, StsDir, console
 from ._options import config_options
@@ -115,7 +114,7 @@ def sweep(
         partial(training_data, source, column=column, limit=limit),
         {"sts_dir": sts_dir, "eval_file": eval_file},
         all_sets,
-        encoder=resolve_name(base),
+        encoder=base,
         seeds=tuple(range(seed, seed + seeds)),
         output=output,
         sampler=sampler,

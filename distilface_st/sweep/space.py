@@ -62,10 +62,6 @@ class Choice:
         """The values as labels."""
         return tuple(label_of(value) for value in self.values)
 
-    def value(self, label: Label) -> Any:
-        """The value that a label stands for."""
-        return self.values[self.labels.index(label)]
-
     def suggest(self, trial: Trial) -> Label:
         """Have Optuna choose a label."""
         choices: tuple[CategoricalChoiceType, ...] = self.labels
@@ -95,10 +91,6 @@ class Range:
         """Whether it holds whole numbers only."""
         return isinstance(self.low, int) and isinstance(self.high, int)
 
-    def value(self, label: Label) -> Any:
-        """The value that a label stands for: itself."""
-        return label
-
     def at(self, part: float) -> float:
         """The value at a part of the way, from 0 to 1.
 
@@ -119,11 +111,6 @@ class Range:
         found = trial.suggest_float(self.name, self.low, self.high, log=self.log)
         # Four digits are enough for a setting, and readable in tables; rounding must not leave the range.
         return min(max(float(f"{found:.4g}"), self.low), self.high)
-
-    def as_choice(self) -> Choice:
-        """``points`` values, evenly spread."""
-        count = self.points or 2
-        return Choice(self.name, tuple(dict.fromkeys(self.at(i / (count - 1)) for i in range(count))))
 
 
 @dataclass(frozen=True)
@@ -151,7 +138,9 @@ class Space:
         """The settings of a TrainingConfig that a configuration stands for."""
         found: dict[str, Any] = {}
         for dimension in self.dimensions:
-            value = dimension.value(configuration[dimension.name])
+            value: Any = configuration[dimension.name]
+            if isinstance(dimension, Choice):
+                value = dimension.values[dimension.labels.index(value)]
             found |= value if dimension.name == JOINT else {dimension.name: value}
         return found
 
@@ -190,8 +179,16 @@ class Space:
 
 
 def listed(space: Space) -> Space:
-    """The space with ``points`` values in place of each range."""
-    return Space(tuple(d.as_choice() if isinstance(d, Range) else d for d in space.dimensions))
+    """The space with ``points`` values, evenly spread, in place of each range."""
+    choices = []
+    for dimension in space.dimensions:
+        if isinstance(dimension, Range):
+            last = (dimension.points or 2) - 1
+            values = dict.fromkeys(dimension.at(index / last) for index in range(last + 1))
+            choices.append(Choice(dimension.name, tuple(values)))
+        else:
+            choices.append(dimension)
+    return Space(tuple(choices))
 
 
 def with_base(space: Space, base: TrainingConfig) -> Space:
