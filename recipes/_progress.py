@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import sys
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from transformers import TrainerCallback
 from typing_extensions import override
 
-from ._common import console
+from ._common import progress_bar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-
-    from rich.progress import Progress
 
 
 def quiet_libraries() -> None:
@@ -25,21 +22,6 @@ def quiet_libraries() -> None:
     datasets.disable_progress_bars()
     transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     transformers.utils.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
-
-
-def progress_bar(*columns: str) -> Progress:
-    """A rich progress bar on stderr that shows nothing where stderr is no terminal."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        *(TextColumn(column) for column in columns),
-        console=console(),
-        disable=not sys.stderr.isatty(),
-    )
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from statistics import median
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -16,12 +17,11 @@ if TYPE_CHECKING:
 
     from rich.table import Table
 
-    from ..benchmark.report import ArmReport, BenchmarkReport, Figure
+    from ..benchmark.report import BenchmarkReport, VariantReport
 
-    Cells = list[str]
+    Column = tuple[str, Callable[[VariantReport], str]]
 
 _TEXTS = {"stsb": "STS-B", "sentences": "sentences", "passages": "passages"}
-_EDGE = {"batch32": "1,024", "best": "256 to 4,096"}
 
 
 def benchmark(
@@ -30,8 +30,7 @@ def benchmark(
         typer.Argument(
             metavar="[MODEL]...",
             help="Folders of models, plain, exported or packed; Hub names; 'distilface-mini' (default) and "
-            "'distilface-micro'; 'bundled' (extra offline). bert-base-uncased and distilbert-base-uncased, where they "
-            "cannot be had, are measured with random weights, for cost only.",
+            "'distilface-micro'; 'bundled' (extra offline).",
         ),
     ] = None,
     exports: Annotated[
@@ -41,11 +40,13 @@ def benchmark(
             "-int8 or -int8-static."
         ),
     ] = None,
-    arms: Annotated[
+    variants: Annotated[
         str | None,
         typer.Option(
+            "--variants",
+            "--arms",
             help="Ways to run, with commas: torch (fp32, which the others are compared with), torch-bf16, st (an "
-            "export as a SentenceTransformer), edge (an export without torch). Default: all."
+            "export as a SentenceTransformer), edge (an export without torch). Default: all.",
         ),
     ] = None,
     sts_dir: StsDir = None,
@@ -60,7 +61,7 @@ def benchmark(
         int | None, typer.Option(help="The most STS-B pairs encoded one sentence at a time. Default: all.")
     ] = None,
     repeats: Annotated[int, typer.Option(help="Timings of each figure.")] = 3,
-    starts: Annotated[int, typer.Option(help="Processes started for each arm, to time loading.")] = 3,
+    starts: Annotated[int, typer.Option(help="Processes started for each variant, to time loading.")] = 3,
     threads: Annotated[int | None, typer.Option(help="Processor threads. Default: each runtime's own choice.")] = None,
     json_file: JsonFile = None,
     csv_file: Annotated[
@@ -73,24 +74,26 @@ def benchmark(
 ) -> None:
     """Measure size, memory, start, speed and quality of models and of the ways to run them, side by side.
 
-    Each arm is a process of its own; they take turns, so that a change of the machine's speed meets all of them. STS
-    sets are scored where --sts-dir or --tasks is given.
+    Each variant is a process of its own; all are timed in every repeat, so that a change of the machine's speed meets
+    all of them. STS sets are scored where --sts-dir or --tasks is given.
     """
     from ..benchmark.plot import plot_benchmark
     from ..benchmark.run import benchmark_models
     from ..benchmark.variants import KINDS
+    from ..utils.extras import require
     from ..utils.plots import check_plot_file
     from ._progress import quiet_libraries
 
     quiet_libraries()
     if plot is not None:
         check_plot_file(plot)
+        require("adjustText", "Plotting", "plots")
     out = console()
     with out.status("starting") as status:
         report = benchmark_models(
             models or [SHIPPED_MODEL],
             exports=_names(exports),
-            arms=_names(arms) or KINDS,
+            variants=_names(variants) or KINDS,
             tasks=load_tasks(sts_dir, tasks) if sts_dir or tasks else (),
             text=text,
             sentences=sentences,
@@ -114,88 +117,68 @@ def _names(text: str | None) -> list[str]:
 
 def _show(report: BenchmarkReport) -> None:
     out = console()
-    for table in (_cost(report), _throughput(report, "batch32"), _throughput(report, "best"), _quality(report)):
-        out.print(table)
+    texts = [name for name in _TEXTS if name in report.texts]
+    single = report.texts["one_by_one"]["source"]
+    average = "average5" if any(variant.quality.average5 is not None for variant in report.variants) else "average"
+    cost: list[Column] = [
+        ("params M", lambda variant: f"{variant.parameters / 1e6:.1f}"),
+        ("disk MB", lambda variant: f"{variant.bytes_on_disk / 1e6:.1f}"),
+        ("peak MB", lambda variant: _number(variant.peak_memory_bytes and variant.peak_memory_bytes / 1e6, ",.0f")),
+        ("load s", lambda variant: _short(variant.figures["load"].median)),
+        ("cold start s", lambda variant: _short(variant.figures["cold_start"].median)),
+        ("total s", lambda variant: _short(median(variant.figures["one_by_one"].seconds))),
+        *_columns("one_by_one", "ms/sentence"),
+    ]
+    quality: list[Column] = [
+        (average, lambda variant: _number(variant.quality.score, ".2f")),
+        ("loss", lambda variant: _number(variant.quality.loss, ".2f")),
+        ("mean cosine", lambda variant: _number(variant.quality.mean_cosine, ".5f")),
+        ("min cosine", lambda variant: _number(variant.quality.min_cosine, ".5f")),
+        ("computes in", lambda variant: variant.computes_in),
+    ]
+    at_32 = [column for text in texts for column in _columns(f"{text}_batch32", _TEXTS[text])]
+    at_best = [column for text in texts for column in _columns(f"{text}_best", _TEXTS[text], with_batch=True)]
+    tokens = "(of edge variants the batch is in tokens: {})".format
+    out.print(_table(report, f"Cost, and one sentence at a time ({single})", cost))
+    out.print(_table(report, f"Sentences/s at batch 32 {tokens('1,024')}", at_32))
+    out.print(_table(report, f"Sentences/s at each variant's best batch {tokens('256 to 4,096')}", at_best))
+    out.print(_table(report, "Quality (Spearman x 100; cosine with torch)", quality))
     for note in report.notes:
         out.print(note, style="yellow")
-    peaks = ", ".join(f"{name} {_number(peak['gflops'], ',.0f') or '?'}" for name, peak in report.peaks.items())
     threads = f"{report.threads} threads" if report.threads else "threads as each runtime chooses"
-    machine = f"{report.machine['processor']}, {report.machine['cores']} cores, {threads}"
-    out.print(f"{machine}; measured peak in GFLOP/s: {peaks}", style="dim")
-    timings = f"{len(report.turns):,} timings in {report.seconds:,.0f} s"
+    out.print(f"{report.machine['processor']}, {report.machine['cores']} cores, {threads}", style="dim")
+    timings = f"{len(report.timings):,} timings in {report.seconds:,.0f} s"
     out.print(f"{timings}; medians of {report.repeats}, of {report.starts} starts", style="dim")
 
 
-def _table(report: BenchmarkReport, title: str, headings: Sequence[str], cells: Callable[[ArmReport], Cells]) -> Table:
-    """A table with a line for each model and, under it, one for each of its arms."""
+def _table(report: BenchmarkReport, title: str, columns: Sequence[Column]) -> Table:
+    """A table with a line for each model and, under it, one for each of its variants."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
     from rich.text import Text
 
     table = Table(title=title, box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
-    table.add_column("arm", no_wrap=True)
-    for heading in headings:
+    table.add_column("variant", no_wrap=True)
+    for heading, _ in columns:
         table.add_column(heading, justify="right", no_wrap=True)
     model = None
-    for arm in report.arms:
-        if arm.model != model:
-            model = arm.model
+    for variant in report.variants:
+        if variant.model != model:
+            model = variant.model
             table.add_row(Text(model), style="bold")
-        table.add_row(f"  {arm.arm}", *cells(arm))
+        table.add_row(f"  {variant.variant}", *(cell(variant) for _, cell in columns))
     return table
 
 
-def _cost(report: BenchmarkReport) -> Table:
-    def cells(arm: ArmReport) -> Cells:
-        load, cold, single = (arm.figures[name] for name in ("load", "cold_start", "one_by_one"))
-        memory = "" if arm.peak_memory_bytes is None else f"{arm.peak_memory_bytes / 1e6:,.0f}"
-        total = single.median * single.sentences / 1000
-        sizes = [f"{arm.parameters / 1e6:.1f}", f"{arm.bytes_on_disk / 1e6:.1f}", memory]
-        starts = [_short(load.median), _short(cold.median)]
-        return [*sizes, *starts, _short(total), *_spread(single), _times(single)]
-
-    headings = [
-        "params M",
-        "disk MB",
-        "peak MB",
-        "load s",
-        "cold start s",
-        "total s",
-        "ms/sentence",
-        "min-max",
-        "x torch",
+def _columns(name: str, heading: str, with_batch: bool = False) -> list[Column]:
+    """A figure's median, least and most, batch where asked for, and ratio to torch."""
+    batch: list[Column] = [("batch", lambda variant: str(variant.figures[name].batch))]
+    return [
+        (heading, lambda variant: _short(variant.figures[name].median)),
+        ("min-max", lambda variant: f"{_short(variant.figures[name].min)}-{_short(variant.figures[name].max)}"),
+        *(batch if with_batch else []),
+        ("x torch", lambda variant: _number(variant.figures[name].speed_ratio, ".2f")),
     ]
-    title = f"Cost, and one sentence at a time ({report.texts['one_by_one']['source']})"
-    return _table(report, title, headings, cells)
-
-
-def _throughput(report: BenchmarkReport, at: str) -> Table:
-    texts = [name for name in _TEXTS if name in report.texts]
-    best = at == "best"
-
-    def cells(arm: ArmReport) -> Cells:
-        figures = [arm.figures[f"{name}_{at}"] for name in texts]
-        batches = [[str(figure.batch)] if best else [] for figure in figures]
-        groups = zip(figures, batches, strict=True)
-        return [cell for figure, batch in groups for cell in (*_spread(figure), *batch, _times(figure))]
-
-    headings = [part for name in texts for part in (_TEXTS[name], "min-max", *(["batch"] if best else []), "x torch")]
-    what = "each arm's best batch" if best else "batch 32"
-    return _table(report, f"Sentences/s at {what} (of edge arms the batch is in tokens: {_EDGE[at]})", headings, cells)
-
-
-def _quality(report: BenchmarkReport) -> Table:
-    def cells(arm: ArmReport) -> Cells:
-        quality = arm.quality
-        score = _number(quality.score, ".2f") if arm.weights == "trained" else arm.weights
-        cosines = [_number(quality.mean_cosine, ".5f"), _number(quality.min_cosine, ".5f")]
-        work = [_number(arm.gflops, ",.0f"), _number(arm.share_of_peak, ".0%")]
-        return [score, _number(quality.loss, ".2f"), *cosines, arm.computes_in, *work]
-
-    score = "average5" if any(arm.quality.average5 is not None for arm in report.arms) else "average"
-    headings = [score, "loss", "mean cosine", "min cosine", "computes in", "GFLOP/s", "of peak"]
-    title = "Quality (Spearman x 100; cosine with torch), and work done on the sentences at batch 32"
-    return _table(report, title, headings, cells)
 
 
 def _number(value: float | None, form: str) -> str:
@@ -205,11 +188,3 @@ def _number(value: float | None, form: str) -> str:
 def _short(value: float) -> str:
     """About three digits."""
     return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
-
-
-def _spread(figure: Figure) -> list[str]:
-    return [_short(figure.median), f"{_short(figure.min)}-{_short(figure.max)}"]
-
-
-def _times(figure: Figure) -> str:
-    return _number(figure.speed_ratio, ".2f")

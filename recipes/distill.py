@@ -7,23 +7,20 @@ from typing import Annotated, Any
 
 import typer
 
-from ..distillation.config import DistillationConfig
+from ..distillation.config import OBJECTIVES, DistillationConfig
 from ..errors import InputError
 from ._common import MODEL_HELP, Device, JsonFile, StsDir, console, parse_layers
 from ._options import Shown, config_options
 from ._training import SOURCE_HELP, EvalFile, Limit, Resume, RunFolder, train_and_show, training_evaluator
 
 _STUDENT, _OBJECTIVES = "Student", "Objectives"
-_OBJECTIVE_FIELDS = (
-    *("regression", "contrastive", "relational", "ranking", "topical"),
-    *("temperature", "student_temperature", "teacher_temperature"),
-)
 
 
 @config_options(
     DistillationConfig,
     {
         "max_steps": Shown(("--max-steps", "--steps")),
+        **dict.fromkeys((*OBJECTIVES, "topical"), Shown(panel=_OBJECTIVES)),
         "teacher_weights": Shown(
             ("--teacher-weight",), "Weight of a teacher, once for each --learn-from.", _OBJECTIVES, ("--weight",)
         ),
@@ -33,7 +30,6 @@ _OBJECTIVE_FIELDS = (
             _OBJECTIVES,
             ("--width",),
         ),
-        **dict.fromkeys(_OBJECTIVE_FIELDS, Shown(panel=_OBJECTIVES)),
     },
 )
 def distill(

@@ -7,18 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ..pretrained import resolve_name
-from ._common import (
-    SHIPPED_MODEL,
-    BatchSize,
-    Device,
-    JsonFile,
-    ModelOption,
-    Runtime,
-    Threads,
-    console,
-    write_result,
-)
+from ._common import SHIPPED_MODEL, Device, JsonFile, ModelOption, Runtime, Threads, console, open_model, write_result
 
 
 def encode(
@@ -27,7 +16,10 @@ def encode(
     model: ModelOption = SHIPPED_MODEL,
     column: Annotated[str | None, typer.Option(help="Column or field with the text.")] = None,
     normalize: Annotated[bool, typer.Option("--normalize", help="Scale embeddings to length 1.")] = False,
-    batch_size: BatchSize = 64,
+    batch_size: Annotated[
+        int | None,
+        typer.Option(min=1, help="Sentences in one forward pass. Default: 32 in torch, else as many as are fast."),
+    ] = None,
     device: Device = None,
     runtime: Runtime = None,
     threads: Threads = None,
@@ -35,11 +27,9 @@ def encode(
 ) -> None:
     """Embed a file of any size; row i of the output belongs to record i of the input."""
     from ..models.encode_file import encode_file
-    from ..models.load import load_model
-    from ._progress import progress_bar, quiet_libraries
+    from ._progress import progress_bar
 
-    quiet_libraries()
-    opened = load_model(resolve_name(model), device=device, runtime=runtime, threads=threads)
+    opened = open_model(model, device, runtime, threads)
     with progress_bar() as bar:
         task = bar.add_task("encoding", total=None)
         result = encode_file(
@@ -48,7 +38,7 @@ def encode(
             output,
             column=column,
             batch_size=batch_size,
-            normalize=normalize,
+            normalize_embeddings=normalize,
             progress=lambda done: bar.update(task, completed=done),
         )
     console().print(f"{result['rows']:,} embeddings of {result['dimension']} dimensions: {output}")

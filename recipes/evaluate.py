@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..pretrained import resolve_name
 from ._common import (
     SHIPPED_MODEL,
     BatchSize,
@@ -37,15 +36,17 @@ Aggregation = Annotated[
         "--aggregation", help="all: one correlation over all pairs of a set; mean, wmean: mean over its subsets."
     ),
 ]
+Split = Annotated[
+    str,
+    typer.Option("--split", help="Split of STS-B and SICK-R: test, dev or train. With dev, STS-B alone by default."),
+]
 
 
 def evaluate(
     model: ModelArgument = SHIPPED_MODEL,
     sts_dir: StsDir = None,
     tasks: Tasks = None,
-    split: Annotated[
-        str, typer.Option(help="Split of STS-B and SICK-R: test, dev or train. With dev, STS-B alone by default.")
-    ] = "test",
+    split: Split = "test",
     eval_file: Annotated[
         Path | None,
         typer.Option(
@@ -62,18 +63,17 @@ def evaluate(
     csv_file: CsvFile = None,
 ) -> None:
     """Score a model on semantic textual similarity: Spearman x 100 of cosine similarity, in one encoding pass."""
+    from ..datasets.sts import load_scored_pairs
     from ..evaluation.sts import sts_suite
-    from ..models.load import load_model
+    from ..models.encoders import open_encoder
     from ._progress import quiet_libraries
 
     quiet_libraries()
     loaded = load_tasks(sts_dir, tasks, split) if eval_file is None or sts_dir or tasks else []
     if eval_file is not None:
-        from ..datasets.sts import load_scored_pairs
-
-        loaded = [*loaded, load_scored_pairs(eval_file)]
+        loaded.append(load_scored_pairs(eval_file))
     report = sts_suite(
-        load_model(resolve_name(model), device=device, runtime=runtime, threads=threads),
+        open_encoder(model, device=device, runtime=runtime, threads=threads),
         tasks=loaded,
         aggregation=aggregation,  # type: ignore[arg-type]
         batch_size=batch_size,

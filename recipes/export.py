@@ -9,94 +9,67 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..errors import InputError
-from ..pretrained import resolve_name
 from ._common import SHIPPED_MODEL, JsonFile, ModelArgument, StsDir, console, write_result
 
 if TYPE_CHECKING:
-    from ..datasets.sts import STSTask
     from ..inference.manifest import Manifest
+
+Output = Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Folder to write; replaced as a whole.")]
+FORMATS_HELP = "onnx or openvino, or both with a comma: the faster one is picked where it runs."
+ACTIVATIONS_HELP = "For int8: dynamic (scales found while it runs) or static (found on text)."
+CALIBRATION_HELP = "For int8: text like yours, as for `distilface train`. Default: Python's docs."
+REDUCE_RANGE_HELP = "Dynamic int8 in onnxruntime: 7-bit weights, for x86 without VNNI. Default: as found here."
+MAX_LOSS_HELP = "The most that the score may fall by int8; layers stay in float until it holds."
+EVAL_FILE_HELP = "Your own scored pairs to measure the loss on, instead of STS-B dev."
 
 
 def export(
-    output: Annotated[
-        Path, typer.Option("--output", "-o", metavar="DIR", help="Folder to write; replaced as a whole.")
-    ],
+    output: Output,
     model: ModelArgument = SHIPPED_MODEL,
-    formats: Annotated[
-        str,
-        typer.Option(
-            "--format", help="onnx or openvino, or both with a comma: the faster one is picked where it runs."
-        ),
-    ] = "onnx",
+    formats: Annotated[str, typer.Option("--format", help=FORMATS_HELP)] = "onnx",
     precision: Annotated[str, typer.Option(help="fp32, fp16 (half the file) or int8.")] = "fp32",
-    activations: Annotated[
-        str, typer.Option(help="For int8: dynamic (scales found while it runs) or static (found on text).")
-    ] = "dynamic",
-    calibration: Annotated[
-        str | None,
-        typer.Option(
-            metavar="FILE", help="For int8: text like yours, as for `distilface train`. Default: Python's docs."
-        ),
-    ] = None,
-    reduce_range: Annotated[
-        bool | None,
-        typer.Option(help="Dynamic int8 in onnxruntime: 7-bit weights, for x86 without VNNI. Default: as found here."),
-    ] = None,
-    max_loss: Annotated[
-        float | None,
-        typer.Option(min=0, help="The most that the score may fall by int8; layers stay in float until it holds."),
-    ] = None,
+    activations: Annotated[str, typer.Option(help=ACTIVATIONS_HELP)] = "dynamic",
+    calibration: Annotated[str | None, typer.Option(metavar="FILE", help=CALIBRATION_HELP)] = None,
+    reduce_range: Annotated[bool | None, typer.Option(help=REDUCE_RANGE_HELP)] = None,
+    max_loss: Annotated[float | None, typer.Option(min=0, help=MAX_LOSS_HELP)] = None,
     sts_dir: StsDir = None,
-    eval_file: Annotated[
-        Path | None, typer.Option(help="Your own scored pairs to measure the loss on, instead of STS-B dev.")
-    ] = None,
+    eval_file: Annotated[Path | None, typer.Option(help=EVAL_FILE_HELP)] = None,
     json_file: JsonFile = None,
 ) -> None:
     """Export a model as one graph from token ids to sentence embedding, checked against the model before it is kept."""
+    from ..datasets.sentences import load_sentences
+    from ..datasets.sts import load_scored_pairs, load_sts
     from ..export.export_model import export_model
     from ._progress import quiet_libraries
 
     if output.exists() and not output.is_dir():
         raise InputError(f"{output} is a file; an export is a folder.")
     quiet_libraries()
-    sentences = None if calibration is None else _sentences(calibration)
+    sentences = None if calibration is None else list(load_sentences(calibration, limit=10_000).dataset["sentence"][:])
+    pairs = load_scored_pairs(eval_file) if eval_file is not None else None
+    if pairs is None and (sts_dir is not None or max_loss is not None):
+        pairs = load_sts("STS-B", sts_dir, split="dev")
     with console().status("exporting") as status:
         manifest = export_model(
-            resolve_name(model),
+            model,
             output,
             formats=[name.strip() for name in formats.split(",")],
             precision=precision,
             activations=activations,
             calibration=sentences,
             reduce_range=reduce_range,
-            scored_pairs=_scored_pairs(sts_dir, eval_file, max_loss),
+            scored_pairs=pairs,
             max_loss=max_loss,
-            name=model,
             progress=status.update,
         )
     _show(manifest, output)
     write_result({"output": str(output), **asdict(manifest)}, json_file)
 
 
-def _sentences(source: str) -> list[str]:
-    from ..datasets.sentences import load_sentences
-
-    return list(load_sentences(source, limit=10_000).dataset["sentence"][:])
-
-
-def _scored_pairs(sts_dir: Path | None, eval_file: Path | None, max_loss: float | None) -> STSTask | None:
-    """The user's own pairs; STS-B dev where its folder is named or a loss is bounded; else none."""
-    from ..datasets.sts import load_scored_pairs, load_sts
-
-    if eval_file is not None:
-        return load_scored_pairs(eval_file)
-    if sts_dir is None and max_loss is None:
-        return None
-    return load_sts("STS-B", sts_dir, split="dev")
-
-
 def _show(manifest: Manifest, output: Path) -> None:
     from rich.table import Table
+
+    from ..export.folder import lowest_cosine
 
     table = Table(title=f"{manifest.model['name']}, {manifest.precision}: {output}")
     table.add_column("graph")
@@ -104,7 +77,7 @@ def _show(manifest: Manifest, output: Path) -> None:
     for heading in ("MB", "lowest cosine", *((f"{scored} before", "after", "in float") if scored else ())):
         table.add_column(heading, justify="right")
     for runtime, graph in manifest.graphs.items():
-        cells = [f"{graph.size / 1e6:.1f}", f"{graph.check.get('min_cosine_on_text', graph.check['min_cosine']):.5f}"]
+        cells = [f"{graph.size / 1e6:.1f}", f"{lowest_cosine(graph):.5f}"]
         if graph.scores:
             cells += [f"{graph.scores['before']:.2f}", f"{graph.scores['after']:.2f}", str(len(graph.kept_in_float))]
         table.add_row(runtime, *cells)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from ..errors import InputError
-from ._common import MODEL_HELP, SHIPPED_MODEL, Device, JsonFile, Runtime, Threads, console, write_result
+from ._common import MODEL_HELP, SHIPPED_MODEL, Device, JsonFile, Runtime, Threads, console, progress_bar, write_result
 
-_CHANGE, _STORE, _PASSAGES = "Change an index", "Store", "Passages"
+_store = partial(typer.Option, rich_help_panel="Store")
+_passages = partial(typer.Option, rich_help_panel="Passages")
+_change = partial(typer.Option, rich_help_panel="Change an index")
+_ray = partial(typer.Option, rich_help_panel="Ray")
 
 
 def index(
@@ -24,60 +28,39 @@ def index(
     ],
     folder: Annotated[Path, typer.Argument(metavar="INDEX", help="Folder of the index.")],
     model: Annotated[
-        str | None,
-        typer.Option("--model", "-m", help=f"Model of a new index. {MODEL_HELP} Default: {SHIPPED_MODEL}."),
+        str | None, typer.Option("--model", "-m", help=f"Model of a new index. {MODEL_HELP} Default: {SHIPPED_MODEL}.")
     ] = None,
     id_field: Annotated[
         str | None, typer.Option(help="Field with the ids. Default: id, else documents are numbered from 0.")
     ] = None,
     text_field: Annotated[str | None, typer.Option(help="Field with the text. Default: text, sentence, ...")] = None,
-    store: Annotated[str, typer.Option(help="faiss or milvus.", rich_help_panel=_STORE)] = "faiss",
+    store: Annotated[str, _store(help="faiss or milvus.")] = "faiss",
     kind: Annotated[
-        str | None,
-        typer.Option(
-            "--kind",
-            help="exact, hnsw, ivf-pq or int8 (faiss); exact, hnsw or auto (milvus). Default: exact.",
-            rich_help_panel=_STORE,
-        ),
+        str | None, _store(help="exact, hnsw, ivf-pq or int8 (faiss); exact, hnsw or auto (milvus). Default: exact.")
     ] = None,
     uri: Annotated[
-        str | None,
-        typer.Option(
-            help="Address of a Milvus server, its token in MILVUS_TOKEN. Default: a local file.", rich_help_panel=_STORE
-        ),
+        str | None, _store(help="Address of a Milvus server, its token in MILVUS_TOKEN. Default: a local file.")
     ] = None,
-    collection: Annotated[str | None, typer.Option(help="Milvus collection.", rich_help_panel=_STORE)] = None,
-    tokens: Annotated[
-        int | None, typer.Option("--passage-tokens", min=8, help="Most tokens a passage.", rich_help_panel=_PASSAGES)
-    ] = None,
+    collection: Annotated[str | None, _store(help="Milvus collection.")] = None,
+    tokens: Annotated[int, _passages("--passage-tokens", min=8, help="Most tokens a passage.")] = 128,
     overlap: Annotated[
         int | None,
-        typer.Option(min=0, help="Tokens shared by neighbouring passages, at most.", rich_help_panel=_PASSAGES),
+        _passages(min=0, help="Tokens shared by neighbouring passages, at most. Default: a quarter of a passage's."),
     ] = None,
-    add: Annotated[bool, typer.Option("--add", help="Add documents with new ids.", rich_help_panel=_CHANGE)] = False,
-    update: Annotated[
-        bool,
-        typer.Option("--update", help="Put documents in the place of those with their ids.", rich_help_panel=_CHANGE),
-    ] = False,
-    delete: Annotated[
-        bool,
-        typer.Option("--delete", help="Take out the ids in CORPUS (a .txt: one a line).", rich_help_panel=_CHANGE),
-    ] = False,
-    ray: Annotated[
-        str | None,
-        typer.Option(help="Embed on a Ray cluster: its address, or 'local' for this machine.", rich_help_panel="Ray"),
-    ] = None,
-    workers: Annotated[int, typer.Option(min=1, help="Models loaded on the cluster.", rich_help_panel="Ray")] = 2,
+    add: Annotated[bool, _change("--add", help="Add documents with new ids.")] = False,
+    update: Annotated[bool, _change("--update", help="Put documents in the place of those with their ids.")] = False,
+    delete: Annotated[bool, _change("--delete", help="Take out the ids in CORPUS (a .txt: one a line).")] = False,
+    ray: Annotated[str | None, _ray(help="Embed on a Ray cluster: its address, or 'local' for this machine.")] = None,
+    workers: Annotated[int, _ray(min=1, help="Models loaded on the cluster.")] = 2,
     device: Device = None,
     runtime: Runtime = None,
     threads: Threads = None,
     json_file: JsonFile = None,
 ) -> None:
     """Make a corpus searchable: passages, their embeddings, and a store of both. Run again after a kill, it goes on."""
-    from ..search.encoders import open_encoder
+    from ..models.encoders import lasting_name, open_encoder
+    from ..search import IndexSettings, RaySettings, delete_from_index, index_corpus
     from ..search.index import MANIFEST, read_manifest
-    from ..search.indexing import IndexSettings, delete_from_index, index_corpus
-    from ._progress import progress_bar
 
     if add + update + delete > 1:
         raise InputError("Give one of --add, --update and --delete.")
@@ -88,31 +71,23 @@ def index(
         )
         write_result(result, json_file)
         return
-    is_there = (folder / MANIFEST).exists()
-    name = model or (read_manifest(folder)["model"]["name"] if is_there else SHIPPED_MODEL)
-    encoder = open_encoder(name, device, runtime, threads)
-    options: dict[str, Any] = {"index": kind, "uri": uri, "collection": collection}
-    given = {"tokens": tokens, "overlap": overlap}
-    settings = IndexSettings(
-        store,
-        {key: value for key, value in options.items() if value is not None},
-        **{key: value for key, value in given.items() if value is not None},
-    )
-    mode = "add" if add else "update" if update else "create"
+    made: dict[str, Any] = read_manifest(folder)["model"] if (folder / MANIFEST).exists() else {"name": SHIPPED_MODEL}
+    name = model or made["name"]
+    options = {"index": kind, "uri": uri, "collection": collection}
     with progress_bar() as bar:
         task = bar.add_task("indexing", total=None)
-        common: dict[str, Any] = {
-            "mode": mode,
-            "id_field": id_field,
-            "text_field": text_field,
-            "progress": lambda done: bar.update(task, completed=done),
-        }
-        if ray is None:
-            result = index_corpus(corpus, folder, encoder, settings, **common)
-        else:
-            from ..search.ray_indexing import index_with_ray
-
-            result = index_with_ray(corpus, folder, encoder, settings, address=ray, workers=workers, **common)
+        result = index_corpus(
+            corpus,
+            folder,
+            open_encoder(name, device=device, runtime=runtime or made.get("runtime"), threads=threads),
+            IndexSettings(store, {key: value for key, value in options.items() if value is not None}, tokens, overlap),
+            model_name=lasting_name(name),
+            mode="add" if add else "update" if update else "create",
+            id_field=id_field,
+            text_field=text_field,
+            progress=lambda done: bar.update(task, completed=done),
+            ray=RaySettings(ray, workers) if ray else None,
+        )
     blank = f" ({result['blank']:,} blank)" if result["blank"] else ""
     console().print(f"{result['documents']:,} documents read{blank}; {folder} has {result['total']:,}")
     write_result(result, json_file)

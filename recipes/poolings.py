@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..pretrained import resolve_name
 from ._common import MODEL_HELP, BatchSize, Device, JsonFile, StsDir, console, write_result
 from ._csv import write_csv
-from .evaluate import Aggregation, CsvFile, Tasks, load_tasks
+from .evaluate import Aggregation, CsvFile, Split, Tasks, load_tasks
 
 if TYPE_CHECKING:
     from ..evaluation.poolings.study import PoolingScore, PoolingStudy
@@ -20,9 +20,7 @@ def poolings(
     model: Annotated[str, typer.Argument(metavar="MODEL", help=f"Encoder. {MODEL_HELP}")],
     sts_dir: StsDir = None,
     tasks: Tasks = None,
-    split: Annotated[
-        str, typer.Option(help="Split of STS-B and SICK-R: test, dev or train. With dev, STS-B alone by default.")
-    ] = "test",
+    split: Split = "test",
     pooling_mode: Annotated[
         str, typer.Option(help="Token poolings, with commas: cls, max, mean, weightedmean, lasttoken, ...")
     ] = "cls,mean,max",
@@ -45,7 +43,7 @@ def poolings(
     if plot is not None:
         check_plot_file(plot)
     study = score_poolings(
-        resolve_name(model),
+        model,
         load_tasks(sts_dir, tasks, split),
         pooling_modes=[mode.strip() for mode in pooling_mode.split(",")],
         aggregation=aggregation,  # type: ignore[arg-type]
@@ -87,13 +85,7 @@ def _show(study: PoolingStudy) -> None:
 
 
 def _row(result: PoolingScore) -> dict[str, Any]:
-    return {
-        "layers": result.layers,
-        "layer_indices": " ".join(map(str, result.layer_indices)),
-        "layer_reduction": result.layer_reduction,
-        "pooling_mode": result.pooling_mode,
-        **result.scores,
-        "average": result.average,
-        "average5": result.average5,
-        "average6": result.average6,
-    }
+    row: dict[str, Any] = {}
+    for name, value in asdict(result).items():  # the score of each set is a column
+        row |= value if name == "scores" else {name: value}
+    return {**row, "layer_indices": " ".join(map(str, result.layer_indices))}

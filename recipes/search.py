@@ -1,10 +1,11 @@
-"""``distilface search``: an index asked."""
+"""``distilface search``: find documents in an index."""
 
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,10 +13,9 @@ from ..errors import InputError
 from ._common import MODEL_HELP, Device, JsonFile, Runtime, Threads, console, write_result
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable
 
-    from ..search.hits import Hit
-    from ..search.index import SearchIndex
+    from ..search import Hit
 
 _SHOWN_METADATA = 4
 _AT_ONCE = 256
@@ -45,9 +45,10 @@ def search(
     json_file: JsonFile = None,
 ) -> None:
     """Search an index: a table on a terminal, JSON in a pipe."""
-    from ..search.encoders import open_encoder
+    from ..models.encoders import open_encoder
+    from ..search import SearchIndex
     from ..search.filters import filter_of_words
-    from ..search.index import SearchIndex
+    from ..utils.chunks import chunked
 
     if query is not None and queries is not None:
         raise InputError("Give a query or --queries, not both.")
@@ -58,17 +59,19 @@ def search(
             console().print(f"{folder} is whole: {index.store.counts().passages:,} passages")
             if query is None and queries is None:
                 return
-        if query is None and queries is None and not sys.stdin.isatty():
-            queries = Path("-")
         if model or device or runtime or threads:
             name = model or index.model
-            index.use(open_encoder(name, device, runtime, threads))
-        options: dict[str, Any] = {"k": k, "filter": asked, "hybrid": hybrid}
-        if query is None and queries is None:
-            _interactive(index, options)
+            index.use(open_encoder(name, device=device, runtime=runtime or index.runtime, threads=threads), name)
+
+        def find(texts: list[str]) -> list[list[Hit]]:
+            return index.search(texts, k=k, filter=asked, hybrid=hybrid)
+
+        if query is None and queries is None and sys.stdin.isatty():
+            console().print(f"{index.store.counts().documents:,} documents, {index.model}. An empty line ends.")
+            _interactive(find)
             return
         given = [query] if query is not None else _lines(queries)
-        results = [result for part in _parts(given) for result in zip(part, index.search(part, **options), strict=True)]
+        results = [result for part in chunked(given, _AT_ONCE) for result in zip(part, find(part), strict=True)]
     if sys.stdout.isatty() and json_file is None:
         for text, hits in results:
             _show(text, hits)
@@ -77,23 +80,13 @@ def search(
     write_result({"results": found}, json_file or "-")
 
 
-def _interactive(index: SearchIndex, options: dict[str, Any]) -> None:
-    from rich.console import Console
-
-    terminal = Console()
-    counts = index.store.counts()
-    terminal.print(f"{counts.documents:,} documents, {index.model}. An empty line ends.")
-    while True:
-        try:
-            query = terminal.input("[bold]query:[/] ").strip()
-        except EOFError:
-            return
-        if not query:
-            return
-        try:
-            _show(query, index.search([query], **options)[0])
-        except InputError as error:
-            terminal.print(f"[red]{error}[/]")
+def _interactive(find: Callable[[list[str]], list[list[Hit]]]) -> None:
+    with suppress(EOFError):
+        while query := input("query: ").strip():
+            try:
+                _show(query, find([query])[0])
+            except InputError as error:
+                typer.secho(f"error: {error}", fg=typer.colors.RED)
 
 
 def _show(query: str, hits: list[Hit]) -> None:
@@ -117,16 +110,12 @@ def _show(query: str, hits: list[Hit]) -> None:
 
 
 def _lines(path: Path | None) -> list[str]:
+    """The lines of a file, or of standard input where there is none or it is ``-``."""
     try:
-        text = sys.stdin.read() if str(path) == "-" else Path(str(path)).read_text(encoding="utf-8")
+        text = sys.stdin.read() if str(path or "-") == "-" else Path(str(path)).read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise InputError(f"{path} is not UTF-8: {error}") from error
     found = [line for line in text.splitlines() if line.strip()]
     if not found:
         raise InputError("No query was given.")
     return found
-
-
-def _parts(queries: list[str]) -> Iterator[list[str]]:
-    for start in range(0, len(queries), _AT_ONCE):
-        yield queries[start : start + _AT_ONCE]

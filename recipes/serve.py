@@ -9,7 +9,6 @@ from typing import Annotated
 import typer
 
 from ..errors import InputError
-from ..pretrained import resolve_name
 from ._common import MODEL_HELP, Device, Runtime, Threads
 
 _KEY_VARIABLE = "DISTILFACE_API_KEY"
@@ -55,7 +54,7 @@ def serve(
     if not api_key and _KEY_VARIABLE in os.environ:
         raise InputError(f"{_KEY_VARIABLE} is set and empty, which would leave the server open: unset it or fill it.")
     run_server(
-        resolve_name(model) if model else None,
+        model,
         index,
         host=host,
         port=port,

@@ -7,8 +7,7 @@ from typing import Annotated
 import typer
 
 from ..errors import InputError
-from ..pretrained import resolve_name
-from ._common import SHIPPED_MODEL, Device, JsonFile, ModelOption, Runtime, Threads, write_result
+from ._common import SHIPPED_MODEL, Device, JsonFile, ModelOption, Runtime, Threads, open_model, write_result
 
 
 def similarity(
@@ -22,11 +21,7 @@ def similarity(
     """Print the similarity of each two sentences, by the model's own similarity function."""
     if len(sentences) < 2:
         raise InputError("Give two sentences or more.")
-    from ..models.load import load_model
-    from ._progress import quiet_libraries
-
-    quiet_libraries()
-    opened = load_model(resolve_name(model), device=device, runtime=runtime, threads=threads)
+    opened = open_model(model, device, runtime, threads)
     embeddings = opened.encode(sentences, show_progress_bar=False)
     scores = opened.similarity(embeddings, embeddings).tolist()
     if json_file != "-":

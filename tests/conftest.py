@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import string
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -133,25 +135,42 @@ def packed(tiny_student, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def _export(model, folder: Path, precision: str) -> Path:
+@pytest.fixture(scope="session")
+def export_tiny(tiny_model, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Exports ``tiny_model`` for both runtimes. It is traced into ONNX only once, which takes most of the time."""
     for name in ("onnx", "onnxruntime", "onnxscript", "openvino", "nncf"):
         pytest.importorskip(name)
     from distilface_st import export_model
+    from distilface_st.export import onnx_format
 
-    export_model(model, folder, formats=["onnx", "openvino"], precision=precision, name="tiny")
-    return folder
+    to_onnx, traced = onnx_format.to_onnx, {}
+
+    def trace_once(graph, fused_attention=True):
+        if fused_attention not in traced:
+            traced[fused_attention] = to_onnx(graph, fused_attention)
+        return copy.deepcopy(traced[fused_attention])
+
+    def export(precision: str, **options: Any) -> Path:
+        folder = tmp_path_factory.mktemp(precision) / "export"
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(onnx_format, "to_onnx", trace_once)
+            formats = ["onnx", "openvino"]
+            export_model(tiny_model, folder, formats=formats, precision=precision, name="tiny", **options)
+        return folder
+
+    return export
 
 
 @pytest.fixture(scope="session")
-def exported(tiny_model, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def exported(export_tiny: Callable[..., Path]) -> Path:
     """``tiny_model`` as float32 graphs for both runtimes. Tests that change it copy it first."""
-    return _export(tiny_model, tmp_path_factory.mktemp("fp32") / "export", "fp32")
+    return export_tiny("fp32")
 
 
 @pytest.fixture(scope="session")
-def exported_int8(tiny_model, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def exported_int8(export_tiny: Callable[..., Path]) -> Path:
     """``tiny_model`` as int8 graphs for both runtimes. Tests that change it copy it first."""
-    return _export(tiny_model, tmp_path_factory.mktemp("int8") / "export", "int8")
+    return export_tiny("int8", calibration=[" ".join(COMMON_WORDS[i : i + 1 + i % 9]) for i in range(80)])
 
 
 @pytest.fixture(scope="session")
@@ -177,6 +196,23 @@ def ray_cluster():
     ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False, object_store_memory=200_000_000)
     yield
     ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def templates_compiled_once():
+    """Stock model cards, one a checkpoint, from a template that is compiled once: that is half of a tiny run's time."""
+    import jinja2
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(jinja2, "Template", cache(jinja2.Template))
+        yield
+
+
+@pytest.fixture
+def quick_runs(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, templates_compiled_once) -> None:
+    """Training without its plot, except in tests with "plot" in their name."""
+    if "plot" not in request.node.name:
+        monkeypatch.setattr("distilface_st.training.trainer.plot_history", lambda *_, **__: None)
 
 
 @pytest.fixture

@@ -38,7 +38,7 @@ def test_a_folder_of_ones_own_goes_before_a_short_name(tmp_path, monkeypatch):
 
 
 def test_without_a_folder_the_shipped_model_opens(packed, tmp_path, monkeypatch):
-    monkeypatch.setattr(pretrained, "_ASSETS", tmp_path)
+    monkeypatch.setattr(pretrained, "ASSETS", tmp_path)
     for opened in (EdgeEncoder, load_model):
         with pytest.raises(InputError, match="This installation has no distilface-mini"):
             opened()

@@ -1,15 +1,18 @@
-"""What a benchmark reports: every timing, and their medians, ratios and shares of the machine's peak."""
+"""What a benchmark compares and reports: variants, every timing, and their medians, ratios and quality."""
 
 from __future__ import annotations
 
+import os
+import platform
+import warnings
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    from .variants import Arm
 
 SECONDS, MILLISECONDS, RATE = "s", "ms/sentence", "sentences/s"
 
@@ -18,28 +21,61 @@ UNITS = {"load": SECONDS, "cold_start": SECONDS, "one_by_one": MILLISECONDS}
 
 
 @dataclass(frozen=True)
-class Turn:
-    """One timing of one arm.
+class Variant:
+    """One model, run one way.
+
+    Args:
+        model: What the model is called.
+        variant: ``torch``, ``torch-bf16``, or an export and what opens it: ``onnx-int8/st``, ``onnx-int8/edge``; of a
+            packed model, ``packed/st`` and ``packed/edge``.
+        kind: ``torch``, ``torch-bf16``, ``st`` (a SentenceTransformer) or ``edge`` (an EdgeEncoder).
+        folder: Where it lies.
+        runtime: ``torch``, ``onnxruntime`` or ``openvino``.
+        precision: ``fp32``, ``bf16``, ``fp16`` or ``int8``.
+        fingerprint: Of the torch model's weights.
+        parameters: Of the torch model.
+        bytes_on_disk: The files it needs: the model's folder, without the graph of another runtime.
+    """
+
+    model: str
+    variant: str
+    kind: str
+    folder: Path
+    runtime: str
+    precision: str
+    fingerprint: str
+    parameters: int
+    bytes_on_disk: int
+
+    @property
+    def id(self) -> str:
+        """Model and variant: ``bundled torch``."""
+        return f"{self.model} {self.variant}"
+
+
+@dataclass(frozen=True)
+class Timing:
+    """One timing of one variant.
 
     Args:
         order: Its place among all timings of the run, from 1.
-        model: The arm's model.
-        arm: The arm's name.
+        model: The variant's model.
+        variant: The variant's name.
         figure: ``load``, ``cold_start``, ``one_by_one``, or a text with its batch: ``sentences_batch32``,
             ``sentences_best``.
         repeat: From 1.
         seconds: How long it took.
         sentences: How many were encoded.
-        batch: Sentences, or for an ``edge`` arm tokens, in a batch; ``None`` for one call a sentence.
+        batch: Sentences, or for an ``edge`` variant tokens, in a batch; ``None`` for one call a sentence.
     """
 
     order: int
     model: str
-    arm: str
+    variant: str
     figure: str
     repeat: int
     seconds: float
-    sentences: int
+    sentences: int = 1
     batch: int | None = None
 
     @property
@@ -54,14 +90,10 @@ class Turn:
             return self.seconds
         return 1000 * self.seconds / self.sentences if self.unit == MILLISECONDS else self.sentences / self.seconds
 
-    def to_row(self) -> dict[str, Any]:
-        """As a row of the CSV: all fields, ``value`` and ``unit``."""
-        return {**asdict(self), "value": self.value, "unit": self.unit}
-
 
 @dataclass(frozen=True)
 class Figure:
-    """What one arm's repeats of one figure amount to.
+    """What the repeats of one figure of a variant amount to.
 
     Args:
         unit: ``s``, ``ms/sentence`` or ``sentences/s``.
@@ -71,8 +103,8 @@ class Figure:
         values: Each repeat's value, in order.
         seconds: Each repeat's seconds, in order.
         sentences: Encoded in one repeat.
-        batch: See :class:`Turn`.
-        speed_ratio: How many times as fast as the model's ``torch`` arm, by medians; ``None`` without that arm.
+        batch: As in :class:`Timing`.
+        speed_ratio: How many times as fast as the model's ``torch`` variant, by medians; ``None`` without that one.
     """
 
     unit: str
@@ -88,16 +120,16 @@ class Figure:
 
 @dataclass(frozen=True)
 class Quality:
-    """What an arm's embeddings are worth.
+    """What a variant's embeddings are worth.
 
     Args:
-        mean_cosine: Between its embeddings of the text ``sentences`` and those of the model's ``torch`` arm.
+        mean_cosine: Between its embeddings of the text ``sentences`` and those of the model's ``torch`` variant.
         min_cosine: The lowest of these.
-        scores: Spearman x 100 of each STS set; empty without sets and for random weights.
+        scores: Spearman x 100 of each STS set; empty without sets.
         average: Mean over all sets scored.
         average5: The paper's average, ``None`` where one of its five sets is not scored.
         average6: The same with STS16.
-        loss: How much the average (the first there is of ``average5`` and ``average``) lies below the ``torch`` arm's.
+        loss: How far the average (``average5`` where there is one, else ``average``) lies below that of ``torch``.
     """
 
     mean_cosine: float | None = None
@@ -115,49 +147,22 @@ class Quality:
 
 
 @dataclass(frozen=True)
-class ArmReport:
-    """All that was measured of one arm.
+class VariantReport(Variant):
+    """A variant and all that was measured of it.
 
     Args:
-        model: What the model is called.
-        arm: The arm's name: ``torch``, ``onnx-int8/edge``, ...
-        kind: ``torch``, ``torch-bf16``, ``st`` or ``edge``.
-        runtime: ``torch``, ``onnxruntime`` or ``openvino``.
-        precision: ``fp32``, ``bf16``, ``fp16`` or ``int8``.
         computes_in: What most of its products are computed in: ``fp32``, ``bf16`` or ``int8``.
-        baseline: The ``torch`` arm of the same weights that it is compared with, ``None`` without one.
-        weights: ``trained``, or ``random weights: cost only``.
-        fingerprint: Of the torch model's weights.
-        parameters: Of the torch model.
-        bytes_on_disk: The model's folder, without the graph of another runtime.
+        baseline: The ``torch`` variant of the same weights that it is compared with, ``None`` without one.
         peak_memory_bytes: Most resident memory of the process up to the end of the timings at batch 1 and 32.
-        figures: The timings, by figure.
-        gflops: 10^9 operations a second at ``sentences_batch32``, padding not counted as work.
-        share_of_peak: ``gflops`` as a share of the machine's measured peak in ``computes_in``.
+        figures: The timings, by figure, in the order in which they were taken.
         quality: What the embeddings are worth.
     """
 
-    model: str
-    arm: str
-    kind: str
-    runtime: str
-    precision: str
     computes_in: str
     baseline: str | None
-    weights: str
-    fingerprint: str
-    parameters: int
-    bytes_on_disk: int
     peak_memory_bytes: int | None
     figures: dict[str, Figure]
-    gflops: float | None
-    share_of_peak: float | None
     quality: Quality
-
-    @property
-    def id(self) -> str:
-        """Model and arm: ``bundled torch``."""
-        return f"{self.model} {self.arm}"
 
 
 @dataclass(frozen=True)
@@ -165,90 +170,100 @@ class BenchmarkReport:
     """A benchmark; ``to_dict`` of it is what ``distilface benchmark --json`` writes.
 
     Args:
-        arms: What was measured of each arm.
-        turns: Every timing, in the order in which they were taken.
+        variants: What was measured of each variant; those that failed are left out, and ``notes`` say why.
+        timings: Every timing, in the order in which they were taken.
         texts: What each text is, by name.
         repeats: Timings of each figure.
-        starts: Processes started for each arm.
+        starts: Processes started for each variant.
         threads: Processor threads asked for; ``None`` leaves it to each runtime.
-        machine: The machine.
-        peaks: The most it computes a second, by precision, and how that was measured.
+        machine: The machine, see :func:`machine`.
         notes: What the reader should know of this run.
         seconds: How long all took.
         versions: Package versions.
         command: The command line.
-        seed: Of random weights.
+        seed: ``None``: nothing here is random.
         data_fingerprint: Hash of the scored pairs; ``None`` without any.
     """
 
-    arms: tuple[ArmReport, ...]
-    turns: tuple[Turn, ...]
+    variants: tuple[VariantReport, ...]
+    timings: tuple[Timing, ...]
     texts: dict[str, dict[str, Any]]
     repeats: int
     starts: int
     threads: int | None
     machine: dict[str, Any]
-    peaks: dict[str, Any]
     notes: tuple[str, ...]
     seconds: float
     versions: dict[str, str]
     command: str
-    seed: int
+    seed: int | None
     data_fingerprint: str | None
+
+    @property
+    def arms(self) -> tuple[VariantReport, ...]:
+        """The former name of ``variants``."""
+        warnings.warn("arms is now called variants: the next release drops the name.", DeprecationWarning, stacklevel=2)
+        return self.variants
 
     def to_dict(self) -> dict[str, Any]:
         """As plain dictionaries, for JSON."""
-        return asdict(self)
+        content = asdict(self)
+        for variant in content["variants"]:
+            del variant["folder"]  # an export made for this run is gone by now
+        return content
 
     def rows(self) -> list[dict[str, Any]]:
-        """Every timing as a row of the CSV."""
-        return [turn.to_row() for turn in self.turns]
+        """Every timing as a row of the CSV: its fields, ``value`` and ``unit``."""
+        return [{**asdict(timing), "value": timing.value, "unit": timing.unit} for timing in self.timings]
 
 
-def baseline_of(arm: Arm, arms: Sequence[Arm]) -> Arm | None:
-    """The arm that runs the same weights in torch, in fp32."""
-    return next((other for other in arms if other.kind == "torch" and other.fingerprint == arm.fingerprint), None)
+def baseline_of(variant: Variant, variants: Sequence[Variant]) -> Variant | None:
+    """The variant that runs the same weights in torch, in fp32."""
+    return next((one for one in variants if one.kind == "torch" and one.fingerprint == variant.fingerprint), None)
 
 
-def summarize(turns: Sequence[Turn], arm: Arm, baseline: Arm | None) -> dict[str, Figure]:
-    """The figures of one arm, compared with another's.
-
-    Args:
-        turns: All timings.
-        arm: Whose figures.
-        baseline: The arm to compare with.
-
-    Returns:
-        By name, in the order in which they were measured.
-    """
-    compared = _figures(turns, baseline) if baseline else {}
-    found = {}
-    for name, figure in _figures(turns, arm).items():
-        ratio = None
-        if name in compared:
-            mine, other = figure.median, compared[name].median
-            ratio = mine / other if figure.unit == RATE else other / mine
-        found[name] = replace(figure, speed_ratio=ratio)
+def summarize(timings: Sequence[Timing], variant: Variant, baseline: Variant | None) -> dict[str, Figure]:
+    """The figures of one variant, compared with another's; by name, in the order in which they were taken."""
+    compared = _figures(timings, baseline) if baseline else {}
+    found = _figures(timings, variant)
+    for name in found.keys() & compared.keys():
+        own, other = found[name].median, compared[name].median
+        found[name] = replace(found[name], speed_ratio=own / other if found[name].unit == RATE else other / own)
     return found
 
 
-def _figures(turns: Sequence[Turn], arm: Arm) -> dict[str, Figure]:
-    mine: dict[str, list[Turn]] = {}
-    for turn in turns:
-        if (turn.model, turn.arm) == (arm.model, arm.name):
-            mine.setdefault(turn.figure, []).append(turn)
-    return {name: _figure(group) for name, group in mine.items()}
+def _figures(timings: Sequence[Timing], variant: Variant) -> dict[str, Figure]:
+    own = [timing for timing in timings if (timing.model, timing.variant) == (variant.model, variant.variant)]
+    found = {}
+    for name in dict.fromkeys(timing.figure for timing in own):
+        repeats = [timing for timing in own if timing.figure == name]
+        values = tuple(timing.value for timing in repeats)
+        found[name] = Figure(
+            unit=repeats[0].unit,
+            median=median(values),
+            min=min(values),
+            max=max(values),
+            values=values,
+            seconds=tuple(timing.seconds for timing in repeats),
+            sentences=repeats[0].sentences,
+            batch=repeats[0].batch,
+        )
+    return found
 
 
-def _figure(turns: Sequence[Turn]) -> Figure:
-    values = tuple(turn.value for turn in turns)
-    return Figure(
-        unit=turns[0].unit,
-        median=median(values),
-        min=min(values),
-        max=max(values),
-        values=values,
-        seconds=tuple(turn.seconds for turn in turns),
-        sentences=turns[0].sentences,
-        batch=turns[0].batch,
-    )
+def machine() -> dict[str, Any]:
+    """``processor``, ``cores`` (that this process may use), ``memory_bytes`` (``None`` where unknown), ``system``."""
+    usable = getattr(os, "sched_getaffinity", None)
+    memory = None
+    with suppress(AttributeError, ValueError, OSError):
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    processor = platform.processor() or platform.machine()
+    with suppress(OSError, StopIteration):
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        processor = next(line for line in lines if line.startswith("model name")).split(":", 1)[1].strip()
+    return {
+        "processor": processor,
+        "cores": len(usable(0)) if usable else os.cpu_count(),
+        "memory_bytes": memory,
+        "system": f"{platform.system()} {platform.machine()}",
+    }

@@ -4,46 +4,41 @@ from __future__ import annotations
 
 import tempfile
 import time
+import warnings
 from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
 
 from ..errors import InputError
+from ..evaluation.sts import sts_suite
 from ..utils.provenance import command, text_fingerprint, versions
-from .machine import machine
-from .process import Worker
-from .quality import measure_quality
-from .report import ArmReport, BenchmarkReport, Turn, baseline_of, summarize
+from .report import BenchmarkReport, Quality, Timing, VariantReport, baseline_of, machine, summarize
 from .texts import STSB, benchmark_texts
-from .variants import EXPORTS, KINDS, RANDOM_WEIGHTS, check_choice, labels, prepare_arms
+from .variants import EXPORTS, KINDS, labels, prepare_variants
+from .worker import VariantError, Worker
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Callable, Iterator, Sequence
 
-    import numpy as np
-
     from ..datasets.sts import STSTask
-    from .report import Quality
+    from .report import Variant
     from .texts import BenchmarkText
-    from .variants import Arm
 
-BATCH_SIZE = 32
-"""Sentences in a batch of a SentenceTransformer, its own default."""
+    T = TypeVar("T")
 
-BATCH_TOKENS = 1024
-"""Tokens in a batch of an EdgeEncoder, its own default: what stands for a batch of 32 there."""
-
-_BATCHES = {"edge": (256, 512, 1024, 2048, 4096), "other": (8, 16, 32, 64, 128)}
+_BATCHES, _BATCHES_TOKENS = (8, 16, 32, 64, 128), (256, 512, 1024, 2048, 4096)
 _SETTLE_SECONDS = 0.05
-_SEED = 0
 
 
 def benchmark_models(
     models: Sequence[str | os.PathLike[str]],
     *,
     exports: Sequence[str] = (),
-    arms: Sequence[str] = KINDS,
+    variants: Sequence[str] = KINDS,
     tasks: Sequence[STSTask] = (),
     text: str | os.PathLike[str] | None = None,
     sentences: int = 512,
@@ -53,22 +48,23 @@ def benchmark_models(
     starts: int = 3,
     threads: int | None = None,
     progress: Callable[[str], Any] = lambda step: None,
+    arms: Sequence[str] | None = None,
 ) -> BenchmarkReport:
     """Measure what models cost and what they are worth.
 
-    Every arm (a model in one way of running it) is a process of its own, which sleeps while others have their turn: all
-    arms do repeat 1, then all repeat 2, and so on, so that a change of the machine's speed meets all of them. Before
-    each timing an arm encodes a tenth of the text untimed. All arms are in memory at once.
+    Every variant (a model in one way of running it) is a process of its own, which sleeps while others are timed: all
+    variants do repeat 1, then all repeat 2, and so on, so that a change of the machine's speed meets all of them.
+    Before each timing a variant encodes a tenth of the text untimed. All variants are in memory at once; one whose
+    process ends is left out, and the report's notes say why.
 
     Args:
         models: Folders of models, plain, exported or packed; ``distilface-mini`` and ``distilface-micro``;
-            ``bundled``; Hub names. Of ``bert-base-uncased`` and ``distilbert-base-uncased``, where they cannot be had,
-            a model of the same size with random weights is measured, for its cost only.
+            ``bundled``; Hub names.
         exports: What to make of each plain model in a temporary folder: ``onnx`` or ``openvino`` with ``-fp32``,
             ``-fp16``, ``-int8`` or ``-int8-static``.
-        arms: Which arms to run: ``torch`` (the fp32 baseline), ``torch-bf16``, ``st`` (an export as a
+        variants: Which to run: ``torch`` (the fp32 baseline), ``torch-bf16``, ``st`` (an export as a
             SentenceTransformer) and ``edge`` (an export in an EdgeEncoder).
-        tasks: STS sets to score, once an arm; STS-B's test split, where it is among them, is also timed.
+        tasks: STS sets to score, once a variant; STS-B's test split, where it is among them, is also timed.
         text: Sentences to time, see :func:`distilface_st.datasets.sentences.load_sentences`; by default what Python's
             own modules say of themselves.
         sentences: The most sentences of a text.
@@ -76,186 +72,201 @@ def benchmark_models(
         pairs: The most pairs of STS-B that are encoded sentence by sentence, as in the paper's Table 2; ``None`` for
             all.
         repeats: Timings of each figure.
-        starts: Processes started for each arm, to time loading.
+        starts: Processes started for each variant, to time loading.
         threads: Processor threads; by default each runtime's own choice.
         progress: Called with what is being done.
+        arms: The former name of ``variants``.
 
     Returns:
-        Every timing, its median, least and most, and its ratio to the same model's ``torch`` arm.
+        Every timing, its median, least and most, and its ratio to the same model's ``torch`` variant.
 
     Raises:
-        InputError: An option, a model or a text that cannot be used; an arm whose process ended.
+        InputError: An option, a model or a text that cannot be used; no variant's process lived to the end.
         MissingExtraError: An export needs packages that are not installed.
 
     Example:
         ::
 
             report = benchmark_models(["run/model"], exports=["onnx-int8"], tasks=[load_sts("STS-B", "data/sts")])
-            report.arms[0].figures["one_by_one"].median  # milliseconds a sentence
+            report.variants[0].figures["one_by_one"].median  # milliseconds a sentence
     """
+    if arms is not None:
+        warnings.warn("arms is now called variants: the next release drops it.", DeprecationWarning, stacklevel=2)
+        variants = arms
     began = time.perf_counter()
     names = [str(model) for model in models]
     labels(names)
-    check_choice("export", exports, EXPORTS)
-    check_choice("arm", arms, KINDS)
+    for what, given, known in (("export", exports, EXPORTS), ("variant", variants, KINDS)):
+        if unknown := [name for name in given if name not in known]:
+            raise InputError(f"There is no {what} {', '.join(map(repr, unknown))}: choose from {', '.join(known)}.")
     counts = {"sentences": sentences, "passages": passages, "pairs": pairs, "repeats": repeats, "starts": starts}
     for name, count in {**counts, "threads": threads}.items():
         if count is not None and count < 1:
             raise InputError(f"{name} is {count}: it must be at least 1.")
     progress("reading the text")
     texts = benchmark_texts(tasks, text, sentences, passages, pairs)
-    with tempfile.TemporaryDirectory(prefix="distilface-benchmark-") as folder:
-        scratch = Path(folder)
-        prepared = prepare_arms(names, exports, arms, texts["sentences"].sentences, scratch, progress)
-        progress("measuring the machine")
-        with Worker("The machine's peak", {"kind": "peak", "threads": threads}, scratch) as worker:
-            peaks = worker.opened
-        with ExitStack() as stack:
-            run = _Run(prepared, texts, threads, scratch, stack, progress)
-            run.start(starts)
-            run.batch_32(repeats)
-            memory = {arm.id: worker.ask("memory")["bytes"] for arm, worker in run.at_work()}
-            run.best_batch(repeats)
-            quality = measure_quality(run.at_work(), run.embeddings, tasks, progress)
+    with tempfile.TemporaryDirectory(prefix="distilface-benchmark-") as scratch, ExitStack() as stack:
+        run = _Run(prepare_variants(names, exports, variants, Path(scratch), progress), texts, threads, stack, progress)
+        reports = run.measure(starts, repeats, tasks)
     return BenchmarkReport(
-        arms=tuple(_arm_report(arm, run, memory[arm.id], peaks, quality[arm.id]) for arm in prepared),
-        turns=tuple(run.turns),
-        texts={text.name: text.describe() for text in texts.values()},
+        variants=tuple(reports),
+        timings=tuple(run.timings),
+        texts={name: text.describe() for name, text in texts.items()},
         repeats=repeats,
         starts=starts,
         threads=threads,
         machine=machine(),
-        peaks=peaks,
-        notes=tuple(_notes(prepared, tasks)),
+        notes=(*run.failures, *_notes(reports, tasks)),
         seconds=round(time.perf_counter() - began, 3),
         versions=versions(),
         command=command(),
-        seed=_SEED,
+        seed=None,
         data_fingerprint=text_fingerprint(task.fingerprint for task in tasks) if tasks else None,
     )
 
 
+@dataclass
 class _Run:
-    """The arms' processes, and every timing taken of them."""
+    """The variants whose processes are alive, and every timing taken of them."""
 
-    def __init__(
-        self,
-        arms: Sequence[Arm],
-        texts: dict[str, BenchmarkText],
-        threads: int | None,
-        scratch: Path,
-        stack: ExitStack,
-        progress: Callable[[str], Any],
-    ) -> None:
-        self.arms, self.texts, self.threads = arms, texts, threads
-        self.scratch, self.stack, self.progress = scratch, stack, progress
-        self.workers: dict[str, Worker] = {}
-        self.embeddings: dict[str, np.ndarray] = {}
-        self.turns: list[Turn] = []
+    variants: list[Variant]
+    texts: dict[str, BenchmarkText]
+    threads: int | None
+    stack: ExitStack
+    progress: Callable[[str], Any]
+    workers: dict[str, Worker] = field(default_factory=dict)
+    timings: list[Timing] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
 
-    def at_work(self) -> list[tuple[Arm, Worker]]:
-        """Every arm with its process."""
-        return [(arm, self.workers[arm.id]) for arm in self.arms]
-
-    def start(self, starts: int) -> None:
-        """Start every arm ``starts`` times; the processes of the last round stay, and embed ``sentences`` once."""
+    def measure(self, starts: int, repeats: int, tasks: Sequence[STSTask]) -> list[VariantReport]:
+        """Take all timings and scores: what is left at the end, in the order of the variants."""
         for number in range(1, starts + 1):
-            for arm in self.arms:
-                self.progress(f"start {number} of {starts}: {arm.id}")
-                worker = self._open(arm)
-                self._note(arm, "load", number, worker.opened["load"], 1)
-                self._note(arm, "cold_start", number, worker.opened["cold_start"], 1)
-                if number < starts:
-                    worker.close()
-                else:
-                    self.workers[arm.id] = self.stack.enter_context(worker)
-        texts = {text.name: text.sentences for text in self.texts.values()}
-        for arm, worker in self.at_work():
-            self.progress(f"first batches: {arm.id}")
-            worker.ask("texts", texts=texts)
-            self.embeddings[arm.id] = worker.embed(text="sentences")
-
-    def batch_32(self, repeats: int) -> None:
-        """Time one call a sentence, and every text at the default batch."""
+            self._each(f"start {number} of {starts}", self._start, number, number == starts)
+        embeddings = self._each("first batches", self._first_batches)
         batched = [name for name in self.texts if name != "one_by_one"]
+        default = {name: worker.default_batch for name, worker in self.workers.items()}
         for repeat in range(1, repeats + 1):
-            self._time_all("one_by_one", "one_by_one", repeat, {})
-            for name in batched:
-                self._time_all(name, f"{name}_batch32", repeat, {arm.id: _default_batch(arm) for arm in self.arms})
-
-    def best_batch(self, repeats: int) -> None:
-        """Find each arm's best batch on half of each text, once, and time all of it at that batch."""
-        batched = [name for name in self.texts if name != "one_by_one"]
-        best = {name: {arm.id: self._best_batch(arm, name) for arm in self.arms} for name in batched}
+            self._each(f"repeat {repeat}, one_by_one", self._time, "one_by_one", "one_by_one", repeat, {})
+            for text in batched:
+                self._each(f"repeat {repeat}, {text}_batch32", self._time, text, f"{text}_batch32", repeat, default)
+        memory = self._each("memory", lambda variant: self.workers[variant.id].ask("peak_memory"))
+        # The best batch is found on half of each text, once, and then timed on all of it.
+        best = {text: self._each(f"best batch, {text}", self._best_batch, text) for text in batched}
         for repeat in range(1, repeats + 1):
-            for name in batched:
-                self._time_all(name, f"{name}_best", repeat, best[name])
+            for text in batched:
+                self._each(f"repeat {repeat}, {text}_best", self._time, text, f"{text}_best", repeat, best[text])
+        quality = self._each("scoring", self._score, tasks)
+        return [self._report(variant, memory, embeddings, quality) for variant in self.variants]
 
-    def _open(self, arm: Arm) -> Worker:
-        spec = {"kind": arm.kind, "folder": str(arm.folder), "runtime": arm.runtime, "threads": self.threads}
-        return Worker(arm.id, spec, self.scratch, _default_batch(arm))
+    def _each(self, step: str, do: Callable[..., T], *arguments: Any) -> dict[str, T]:
+        """Call ``do(variant, *arguments)`` for every variant; one whose process ends is left out from then on.
 
-    def _time_all(self, text: str, figure: str, repeat: int, batches: dict[str, int]) -> None:
-        for arm in self.arms:
-            self.progress(f"repeat {repeat}, {figure}: {arm.id}")
-            batch = batches.get(arm.id)
-            found = self._time(arm, text, batch)
-            self._note(arm, figure, repeat, found["seconds"], found["sentences"], batch)
+        Returns:
+            What it gave, by the variant's id.
 
-    def _time(self, arm: Arm, text: str, batch: int | None, step: int = 1) -> dict[str, Any]:
+        Raises:
+            VariantError: That was the last one.
+        """
+        found = {}
+        for variant in tuple(self.variants):
+            self.progress(f"{step}: {variant.id}")
+            try:
+                found[variant.id] = do(variant, *arguments)
+            except VariantError as failure:
+                self.variants.remove(variant)
+                self.failures.append(str(failure))
+                if not self.variants:
+                    raise
+        return found
+
+    def _start(self, variant: Variant, number: int, is_last: bool) -> None:
+        """Start a process; that of the last round stays."""
+        worker = Worker(variant, self.threads)
+        self._note(variant, "load", number, worker.opened.load)
+        self._note(variant, "cold_start", number, worker.opened.cold_start)
+        if is_last:
+            self.workers[variant.id] = worker
+            self.stack.callback(worker.close)
+        else:
+            worker.close()
+
+    def _first_batches(self, variant: Variant) -> np.ndarray:
+        """Hand over the texts, and embed ``sentences`` once."""
+        worker = self.workers[variant.id]
+        worker.ask("keep", texts={name: text.sentences for name, text in self.texts.items()})
+        embeddings: np.ndarray = worker.ask("embed", sentences="sentences", batch=worker.default_batch)
+        return embeddings
+
+    def _time(self, variant: Variant, text: str, figure: str, repeat: int, batches: dict[str, int]) -> None:
+        """Time a variant on a text at its batch of ``batches``; without one, one call a sentence."""
+        batch = batches.get(variant.id)
+        seconds = self._seconds(variant, text, batch)
+        self._note(variant, figure, repeat, seconds, len(self.texts[text].sentences), batch)
+
+    def _best_batch(self, variant: Variant, text: str) -> int:
+        sizes = _BATCHES_TOKENS if variant.kind == "edge" else _BATCHES
+        return min(sizes, key=lambda size: self._seconds(variant, text, size, step=2))
+
+    def _seconds(self, variant: Variant, text: str, batch: int | None, step: int = 1) -> float:
         time.sleep(_SETTLE_SECONDS)  # engines' threads spin for a while after their last call
-        return self.workers[arm.id].ask("time", text=text, batch=batch, step=step)
-
-    def _best_batch(self, arm: Arm, text: str) -> int:
-        self.progress(f"best batch, {text}: {arm.id}")
-        sizes = _BATCHES.get(arm.kind, _BATCHES["other"])
-        seconds = {size: self._time(arm, text, size, step=2)["seconds"] for size in sizes}
-        return min(seconds, key=seconds.__getitem__)
+        return float(self.workers[variant.id].ask("time", text=text, batch=batch, step=step))
 
     def _note(
-        self, arm: Arm, figure: str, repeat: int, seconds: float, sentences: int, batch: int | None = None
+        self, variant: Variant, figure: str, repeat: int, seconds: float, sentences: int = 1, batch: int | None = None
     ) -> None:
-        order = len(self.turns) + 1
-        self.turns.append(Turn(order, arm.model, arm.name, figure, repeat, seconds, sentences, batch))
+        order = len(self.timings) + 1
+        self.timings.append(Timing(order, variant.model, variant.variant, figure, repeat, seconds, sentences, batch))
+
+    def _score(self, variant: Variant, tasks: Sequence[STSTask]) -> Quality:
+        if not tasks:
+            return Quality(scores={})
+        report = sts_suite(self.workers[variant.id], tasks=list(tasks), model_name=variant.id)
+        scores = report["scores"]
+        average = float(np.mean(list(scores.values())))
+        return Quality(scores=scores, average=average, average5=report["average5"], average6=report["average6"])
+
+    def _report(
+        self,
+        variant: Variant,
+        memory: dict[str, int | None],
+        embeddings: dict[str, np.ndarray],
+        quality: dict[str, Quality],
+    ) -> VariantReport:
+        baseline, worth = baseline_of(variant, self.variants), quality[variant.id]
+        if baseline is not None:
+            cosines = cosines_of_rows(variant.id, embeddings[variant.id], embeddings[baseline.id])
+            reference = quality[baseline.id].score
+            loss = None if reference is None or worth.score is None else reference - worth.score
+            worth = replace(worth, mean_cosine=float(cosines.mean()), min_cosine=float(cosines.min()), loss=loss)
+        return VariantReport(
+            **vars(variant),
+            computes_in=self.workers[variant.id].opened.computes_in,
+            baseline=baseline.id if baseline else None,
+            peak_memory_bytes=memory[variant.id],
+            figures=summarize(self.timings, variant, baseline),
+            quality=worth,
+        )
 
 
-def _default_batch(arm: Arm) -> int:
-    return BATCH_TOKENS if arm.kind == "edge" else BATCH_SIZE
+def cosines_of_rows(name: str, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Cosine of each row of ``first`` with the same row of ``second``, shape (rows,).
+
+    Raises:
+        InputError: The two differ in shape, or a row is zero or not finite.
+    """
+    if first.shape != second.shape:
+        raise InputError(f"{name} gives embeddings of shape {first.shape}, its torch variant of shape {second.shape}.")
+    first, second = first.astype(np.float64), second.astype(np.float64)
+    lengths = np.linalg.norm(first, axis=1) * np.linalg.norm(second, axis=1)
+    if not (np.isfinite(lengths) & (lengths > 0)).all():
+        raise InputError(f"{name} gives an embedding that is zero or not finite, or its torch variant does.")
+    return np.asarray((first * second).sum(axis=1) / lengths)
 
 
-def _arm_report(arm: Arm, run: _Run, memory: int | None, peaks: dict[str, Any], quality: Quality) -> ArmReport:
-    baseline = baseline_of(arm, run.arms)
-    figures = summarize(run.turns, arm, baseline)
-    timed = figures["sentences_batch32"]
-    gflops = arm.flops * timed.median / timed.sentences / 1e9 if arm.flops is not None else None
-    computes_in = run.workers[arm.id].opened["computes_in"]
-    peak = peaks[computes_in]["gflops"]
-    return ArmReport(
-        model=arm.model,
-        arm=arm.name,
-        kind=arm.kind,
-        runtime=arm.runtime or "torch",
-        precision=arm.precision,
-        computes_in=computes_in,
-        baseline=baseline.id if baseline else None,
-        weights=RANDOM_WEIGHTS if arm.random_weights else "trained",
-        fingerprint=arm.fingerprint,
-        parameters=arm.parameters,
-        bytes_on_disk=arm.bytes_on_disk,
-        peak_memory_bytes=memory,
-        figures=figures,
-        gflops=gflops,
-        share_of_peak=gflops / peak if gflops is not None and peak else None,
-        quality=quality,
-    )
-
-
-def _notes(arms: Sequence[Arm], tasks: Sequence[STSTask]) -> Iterator[str]:
+def _notes(reports: Sequence[VariantReport], tasks: Sequence[STSTask]) -> Iterator[str]:
     if not any(task.label == STSB for task in tasks):
         yield f"Without {STSB} there is no timing on it; one sentence at a time is timed on the text."
     if not tasks:
         yield "Without STS sets nothing is scored."
-    for model in dict.fromkeys(arm.model for arm in arms if arm.random_weights):
-        yield f"{model} could not be had: its weights are random and say what it costs, not what it is worth."
-    for model in dict.fromkeys(arm.model for arm in arms if baseline_of(arm, arms) is None):
-        yield f"{model} has no torch arm here: no ratios and no cosines."
+    for model in dict.fromkeys(report.model for report in reports if report.baseline is None):
+        yield f"{model} has no torch variant here: no ratios and no cosines."

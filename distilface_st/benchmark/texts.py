@@ -23,15 +23,8 @@ _LINES_A_PASSAGE = 40
 
 @dataclass(frozen=True)
 class BenchmarkText:
-    """Sentences that every arm encodes.
+    """Sentences that every variant encodes, in this order, and where they come from."""
 
-    Args:
-        name: ``one_by_one``, ``stsb``, ``sentences`` or ``passages``.
-        source: Where they come from, for the report.
-        sentences: The sentences, in the order in which they are encoded.
-    """
-
-    name: str
     source: str
     sentences: list[str]
 
@@ -53,42 +46,37 @@ def benchmark_texts(
     passages: int,
     pairs: int | None,
 ) -> dict[str, BenchmarkText]:
-    """Gather the texts.
-
-    Args:
-        tasks: STS sets; of these only STS-B's test split is timed.
-        text: What :func:`distilface_st.datasets.sentences.load_sentences` takes; ``None`` reads what Python's own
-            modules say of themselves.
-        sentences: The most sentences in ``stsb`` and in ``sentences``.
-        passages: Passages of about 200 words.
-        pairs: The most pairs of STS-B, both sentences of which are encoded one by one; ``None`` for all.
+    """Gather the texts; the arguments are those of :func:`distilface_st.benchmark_models`.
 
     Returns:
         By name: ``one_by_one`` (STS-B's pairs, or else the sentences), ``stsb`` (its distinct sentences; not without
         STS-B), ``sentences`` and ``passages``.
 
     Raises:
-        InputError: Text that cannot be read.
+        InputError: Text that cannot be read, or that holds no words.
     """
     lines, source = _lines(text, sentences + passages * _LINES_A_PASSAGE)
-    singles = BenchmarkText("sentences", source, lines[:sentences])
-    joined = islice(_passages(lines[sentences:] or lines), passages)
-    found = [singles, BenchmarkText("passages", f"{source}, {PASSAGE_WORDS} words each", list(joined))]
+    joined = list(islice(_passages(lines[sentences:] or lines), passages))
+    found = {
+        "sentences": BenchmarkText(source, lines[:sentences]),
+        "passages": BenchmarkText(f"{source}, {PASSAGE_WORDS} words each", joined),
+    }
     stsb = next((task for task in tasks if task.label == STSB), None)
     if stsb is None:
-        some = singles.sentences[: None if pairs is None else 2 * pairs]
-        return _by_name([BenchmarkText("one_by_one", source, some), *found])
+        some = lines[: sentences if pairs is None else min(sentences, 2 * pairs)]
+        return {"one_by_one": BenchmarkText(source, some), **found}
     both = list(chain.from_iterable(zip(stsb.sentences1[:pairs], stsb.sentences2[:pairs], strict=True)))
     distinct = list(dict.fromkeys([*stsb.sentences1, *stsb.sentences2]))
-    one_by_one = BenchmarkText("one_by_one", f"{STSB}, {len(both) // 2} pairs", both)
-    return _by_name([one_by_one, BenchmarkText("stsb", STSB, _even_sample(distinct, sentences)), *found])
-
-
-def _by_name(texts: list[BenchmarkText]) -> dict[str, BenchmarkText]:
-    return {text.name: text for text in texts}
+    even_sample = distinct[:: max(1, len(distinct) // sentences)][:sentences]
+    return {
+        "one_by_one": BenchmarkText(f"{STSB}, {len(both) // 2} pairs", both),
+        "stsb": BenchmarkText(STSB, even_sample),
+        **found,
+    }
 
 
 def _lines(text: str | os.PathLike[str] | None, count: int) -> tuple[list[str], str]:
+    """At most ``count`` sentences, and where they come from."""
     if text is None:
         from ..datasets.python_docs import python_sentences
 
@@ -97,11 +85,6 @@ def _lines(text: str | os.PathLike[str] | None, count: int) -> tuple[list[str], 
 
     data = load_sentences(text, limit=count)
     return [str(line) for line in data.dataset["sentence"]], data.source
-
-
-def _even_sample(texts: list[str], count: int) -> list[str]:
-    step = max(1, len(texts) // count)
-    return texts[::step][:count]
 
 
 def _passages(lines: list[str]) -> Iterator[str]:

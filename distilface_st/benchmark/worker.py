@@ -1,193 +1,243 @@
-"""One arm of a benchmark, in a process of its own: opens a model, then does what it is told, a JSON line at a time.
+"""One variant of a benchmark in a process of its own: the parent's side of it, and what runs in there.
 
-``python -m distilface_st.benchmark.worker SPEC`` is started by :mod:`distilface_st.benchmark.process`. What SPEC
-says: ``kind`` (``torch``, ``torch-bf16``, ``st``, ``edge``; ``peak`` measures the machine and ends), ``folder``,
-``runtime``, ``threads`` and ``started`` (``time.time()`` before the process was). Nothing is imported that the arm's
-user would not import: an ``edge`` arm knows no torch.
+Requests and answers are pickles over the process's stdin and stdout. multiprocessing's spawn would import the caller's
+main script in the process, and with it perhaps torch, which would count in the memory and the start of a variant whose
+user needs none. For the same reason this module imports little: an ``edge`` variant's process knows no torch.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import pickle
+import signal
+import subprocess
 import sys
+import tempfile
 import time
 from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from ..errors import InputError
+
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Sequence
 
     import numpy as np
 
-_PROBE = "The first sentence after opening."
+    from .report import Variant
+
+DEFAULT_BATCH, DEFAULT_BATCH_TOKENS = 32, 1024
+"""The batch of a SentenceTransformer, and of an EdgeEncoder: what stands for 32 sentences there. Both are defaults."""
+
+_THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS")
 _WARM_UP = 10
 """Before each timing, every tenth sentence is encoded: caches are warm, and engines have met most lengths."""
 
 
-class _Opened(NamedTuple):
-    """A model that is ready: ``one(sentence)``, ``many(sentences, batch)``, and the precision it multiplies in."""
+class VariantError(InputError):
+    """A variant's process ended before it had answered."""
 
-    one: Callable[[str], np.ndarray]
-    many: Callable[[list[str], int], np.ndarray]
+
+class Opened(NamedTuple):
+    """What a process says when its model has embedded a first sentence.
+
+    Args:
+        load: Seconds to open the model and embed the sentence, imports not counted.
+        cold_start: Seconds since the process was started.
+        computes_in: What most products are computed in: ``fp32``, ``bf16`` or ``int8``.
+    """
+
+    load: float
+    cold_start: float
     computes_in: str
 
 
-def main() -> None:
-    """Open what ``sys.argv[1]`` says and answer requests until stdin ends."""
-    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)  # whatever libraries print goes to stderr
+class Worker:
+    """The process of one variant, with its model opened.
 
-    def answer(content: dict[str, Any]) -> None:
-        answers.write(json.dumps(content) + "\n")
+    Args:
+        variant: The variant.
+        threads: Processor threads; by default the runtime's own choice.
+
+    Raises:
+        VariantError: The process ended before the model was open.
+    """
+
+    def __init__(self, variant: Variant, threads: int | None) -> None:
+        self.name = variant.id
+        self.default_batch = DEFAULT_BATCH_TOKENS if variant.kind == "edge" else DEFAULT_BATCH
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115 (closed with the process)
+        environment = dict.fromkeys(_THREAD_VARIABLES, str(threads)) if threads else {}
+        started = time.time()
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", f"from {__name__} import serve; serve()"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._log,
+            env=os.environ | environment,
+        )
+        model = {"kind": variant.kind, "folder": str(variant.folder), "runtime": variant.runtime}
+        try:
+            self.opened: Opened = self.ask("open", **model, threads=threads, started=started)
+        except BaseException:
+            self.close()
+            raise
+
+    def ask(self, request: str, **arguments: Any) -> Any:
+        """Call a method of the process's :class:`VariantProcess`.
+
+        Raises:
+            VariantError: The process has ended.
+        """
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        try:
+            pickle.dump((request, arguments), self._process.stdin)
+            self._process.stdin.flush()
+            return pickle.load(self._process.stdout)
+        except (EOFError, OSError, pickle.UnpicklingError):
+            raise self._failure() from None
+
+    def encode(self, inputs: Sequence[str], **_: Any) -> np.ndarray:
+        """Embeddings, as an evaluator asks for them; the batch is the runtime's default."""
+        embeddings: np.ndarray = self.ask("embed", sentences=list(inputs), batch=self.default_batch)
+        return embeddings
+
+    def close(self) -> None:
+        """End the process."""
+        self._process.kill()
+        with suppress(BrokenPipeError), self._process, self._log:
+            """Leaving closes the pipes and waits for the process."""
+
+    def _failure(self) -> VariantError:
+        status = self._process.wait()
+        self._log.seek(0)
+        lines = [line.strip() for line in self._log.read().decode(errors="replace").splitlines()]
+        last = next((line for line in reversed(lines) if line), "it left no message")
+        names = {number.value: number.name for number in signal.Signals}
+        how = f"status {status}" if status >= 0 else f"signal {names.get(-status, -status)}"
+        hint = "; is there enough memory for all variants at once?" if how == "signal SIGKILL" else ""
+        return VariantError(f"{self.name} ended early ({how}): {last.removeprefix('distilface_st.errors.')}{hint}")
+
+
+def serve() -> None:
+    """Answer the parent's requests until it closes stdin: what the process of a variant runs."""
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # whatever libraries print goes to stderr
+    process = VariantProcess()
+    while True:
+        try:
+            request, arguments = pickle.load(sys.stdin.buffer)
+        except EOFError:
+            return
+        pickle.dump(getattr(process, request)(**arguments), answers)
         answers.flush()
 
-    spec = json.loads(sys.argv[1])
-    if spec["kind"] == "peak":
-        from .machine import matmul_peaks
 
-        answer(matmul_peaks(spec["threads"]))
+class VariantProcess:
+    """What the process of a variant does when asked; each public method is a request."""
+
+    def open(self, kind: str, folder: str, runtime: str, threads: int | None, started: float) -> Opened:
+        """Open the model and embed a first sentence; ``started`` is ``time.time()`` before the process was."""
+        self.texts: dict[str, list[str]] = {}
+        self.batch_option = "batch_tokens" if kind == "edge" else "batch_size"
+        _import_what_opening_imports(kind, folder, runtime)
+        if kind != "edge" and threads:
+            import torch
+
+            torch.set_num_threads(threads)
+        start = time.perf_counter()
+        self.encoder = _open_encoder(kind, folder, runtime, threads)
+        self._encode(["The first sentence after opening."], None)
+        load = time.perf_counter() - start
+        return Opened(load, time.time() - started, _computes_in(kind, folder, runtime))
+
+    def keep(self, texts: dict[str, list[str]]) -> None:
+        """Keep texts by name, so that no timing includes their transfer."""
+        self.texts |= texts
+
+    def time(self, text: str, batch: int | None, step: int = 1) -> float:
+        """Seconds to encode every ``step``-th sentence of a text; without a batch, one call a sentence."""
+        sentences = self.texts[text][::step]
+        self._encode(sentences[::_WARM_UP], batch)
+        start = time.perf_counter()
+        self._encode(sentences, batch)
+        return time.perf_counter() - start
+
+    def embed(self, sentences: list[str] | str, batch: int) -> np.ndarray:
+        """Embeddings of sentences, or of the text of that name; shape (sentences, d), float32."""
+        import numpy as np
+
+        texts = self.texts[sentences] if isinstance(sentences, str) else sentences
+        return np.asarray(self._encode(texts, batch), dtype=np.float32)
+
+    def peak_memory(self) -> int | None:
+        """Peak resident memory of this process in bytes; ``None`` where the system does not tell.
+
+        Linux keeps ``ru_maxrss`` across ``exec``, so that it may be the parent's peak: the kernel's own mark is read.
+        """
+        with suppress(OSError):
+            marks = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")]
+            return int(marks[0].split()[1]) * 1024
+        with suppress(ImportError):
+            import resource
+
+            return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+        return None
+
+    def _encode(self, sentences: list[str], batch: int | None) -> Any:
+        if batch is not None:
+            return self.encoder.encode(sentences, show_progress_bar=False, **{self.batch_option: batch})
+        for sentence in sentences:
+            self.encoder.encode(sentence, show_progress_bar=False)
+        return None
+
+
+def _import_what_opening_imports(kind: str, folder: str, runtime: str) -> None:
+    """So that the load time holds no import; packages that are missing are left for opening to name."""
+    import_module("distilface_st.inference.edge_encoder" if kind == "edge" else "distilface_st.models.load")
+    if runtime != "torch":
+        with suppress(ImportError):
+            import_module(runtime)
         return
-    _import(spec)
-    start = time.perf_counter()
-    opened = _OPENERS[spec["kind"]](spec)
-    opened.one(_PROBE)
-    load = time.perf_counter() - start
-    answer({"load": load, "cold_start": time.time() - spec["started"], "computes_in": opened.computes_in})
-    texts: dict[str, list[str]] = {}
-    for line in sys.stdin:
-        answer(_REQUESTS[(request := json.loads(line))["do"]](opened, texts, request))
+    for home in ("", "encoder"):  # a packed model's settings have a folder of their own
+        with suppress(ImportError, OSError, KeyError, ValueError):
+            settings = json.loads(Path(folder, home, "config.json").read_text(encoding="utf-8"))
+            model_type = settings["model_type"].replace("-", "_")
+            import_module(f"transformers.models.{model_type}.modeling_{model_type}")
 
 
-def _import(spec: dict[str, Any]) -> None:
-    """Import what opening would import, so that the load time holds none of it."""
-    if spec["kind"] == "edge":
-        import_module("distilface_st.inference.edge_encoder")
-    else:
-        import_module("distilface_st.models.load")
+def _open_encoder(kind: str, folder: str, runtime: str, threads: int | None) -> Any:
+    if kind == "edge":
+        from ..inference.edge_encoder import EdgeEncoder
+
+        return EdgeEncoder(folder, runtime, threads)
+    from ..models.load import load_model
+
+    if kind == "st":
+        return load_model(folder, runtime=runtime, threads=threads)
+    model = load_model(folder, device="cpu")
+    if kind == "torch-bf16":
         import torch
 
-        if spec["threads"]:
-            torch.set_num_threads(spec["threads"])
-    if spec["runtime"]:
-        with suppress(ImportError):  # opening says which extra is missing
-            import_module(spec["runtime"])
-    else:
-        for home in ("", "encoder"):  # a packed model's settings have a folder of their own
-            _import_encoder(Path(spec["folder"], home, "config.json"))
+        model.to(torch.bfloat16)
+    return model
 
 
-def _import_encoder(config: Path) -> None:
-    """Import the encoder's code, which transformers otherwise imports as it opens a model."""
-    with suppress(ImportError, OSError, KeyError, ValueError):
-        kind = json.loads(config.read_text(encoding="utf-8"))["model_type"]
-        import_module(f"transformers.models.{kind.replace('-', '_')}.modeling_{kind.replace('-', '_')}")
-
-
-def _open_torch(spec: dict[str, Any]) -> _Opened:
-    from ..models.load import load_model
-
-    return _sentence_transformer(load_model(spec["folder"], device="cpu"), "fp32")
-
-
-def _open_bf16(spec: dict[str, Any]) -> _Opened:
-    import torch
-
-    from ..models.load import load_model
-
-    return _sentence_transformer(load_model(spec["folder"], device="cpu").to(torch.bfloat16), "bf16")
-
-
-def _open_export(spec: dict[str, Any]) -> _Opened:
-    from ..models.load import load_model
-
-    model = load_model(spec["folder"], runtime=spec["runtime"], threads=spec["threads"])
-    return _sentence_transformer(model, _computes_in(spec))
-
-
-def _open_edge(spec: dict[str, Any]) -> _Opened:
-    from ..inference.edge_encoder import EdgeEncoder
-
-    encoder = EdgeEncoder(spec["folder"], runtime=spec["runtime"], threads=spec["threads"])
-    return _Opened(encoder.encode, lambda texts, batch: encoder.encode(texts, batch_tokens=batch), _computes_in(spec))
-
-
-_OPENERS = {"torch": _open_torch, "torch-bf16": _open_bf16, "st": _open_export, "edge": _open_edge}
-
-
-def _sentence_transformer(model: Any, computes_in: str) -> _Opened:
-    return _Opened(
-        lambda text: model.encode(text, show_progress_bar=False),
-        lambda texts, batch: model.encode(texts, batch_size=batch, show_progress_bar=False),
-        computes_in,
-    )
-
-
-def _computes_in(spec: dict[str, Any]) -> str:
-    """What most products of an exported graph are computed in: OpenVINO prefers bf16 where the processor has it."""
+def _computes_in(kind: str, folder: str, runtime: str) -> str:
+    """What most products are computed in: OpenVINO prefers bf16 for floats where the processor has it."""
+    if runtime == "torch":
+        return "bf16" if kind == "torch-bf16" else "fp32"
     from ..inference.manifest import read_manifest
 
-    manifest = read_manifest(spec["folder"])
+    manifest = read_manifest(folder)
     if manifest.precision == "int8":
         return "int8"
-    if spec["runtime"] != "openvino" or manifest.graphs["openvino"].options.get("INFERENCE_PRECISION_HINT") == "f32":
+    if runtime != "openvino" or manifest.graphs["openvino"].options.get("INFERENCE_PRECISION_HINT") == "f32":
         return "fp32"
     import openvino
 
     return "bf16" if "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES") else "fp32"
-
-
-def _texts(opened: _Opened, texts: dict[str, list[str]], request: dict[str, Any]) -> dict[str, Any]:
-    """Keep the texts, so that no timing includes their transfer."""
-    texts.update(request["texts"])
-    return {}
-
-
-def _time(opened: _Opened, texts: dict[str, list[str]], request: dict[str, Any]) -> dict[str, Any]:
-    """Seconds to encode every ``step``-th sentence of a text; without a batch, one call a sentence."""
-    sentences = texts[request["text"]][:: request["step"]]
-    _encode(opened, sentences[::_WARM_UP], request["batch"])
-    start = time.perf_counter()
-    _encode(opened, sentences, request["batch"])
-    return {"seconds": time.perf_counter() - start, "sentences": len(sentences)}
-
-
-def _encode(opened: _Opened, sentences: list[str], batch: int | None) -> None:
-    if batch is not None:
-        opened.many(sentences, batch)
-        return
-    for sentence in sentences:
-        opened.one(sentence)
-
-
-def _embed(opened: _Opened, texts: dict[str, list[str]], request: dict[str, Any]) -> dict[str, Any]:
-    """Write the embeddings of the request's sentences, or of one of the texts, to a ``.npy`` file."""
-    import numpy as np
-
-    sentences = request["sentences"] if "sentences" in request else texts[request["text"]]
-    np.save(request["file"], np.asarray(opened.many(sentences, request["batch"]), dtype=np.float32))
-    return {}
-
-
-def _memory(opened: _Opened, texts: dict[str, list[str]], request: dict[str, Any]) -> dict[str, Any]:
-    """Peak resident memory of this process in bytes; ``None`` where the system does not tell.
-
-    Linux keeps ``ru_maxrss`` across ``exec``, so that it may be the parent's peak: the kernel's own mark is read there.
-    """
-    with suppress(OSError):
-        marks = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")]
-        return {"bytes": int(marks[0].split()[1]) * 1024}
-    with suppress(ImportError):
-        import resource
-
-        return {"bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)}
-    return {"bytes": None}
-
-
-_REQUESTS = {"texts": _texts, "time": _time, "embed": _embed, "memory": _memory}
-
-
-if __name__ == "__main__":
-    main()

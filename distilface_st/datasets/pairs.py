@@ -6,12 +6,9 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from ..errors import InputError
-from .columns import Block, Columns
-from .readers import read_blocks
+from .readers import TEXT_COLUMNS, Block, Columns
 from .segmentation import split_sentences
-from .sentences import TEXT_COLUMNS, check_limit, first_records
-from .sources import find_source
-from .text_data import Cleaned, Recipe, TextData, text_data
+from .text_data import Cleaned, Recipe, TextData, load_text
 
 if TYPE_CHECKING:
     import os
@@ -60,12 +57,9 @@ def load_neighbours(
     Raises:
         InputError: If the source is missing, malformed (reported with file and line) or gives no pair.
     """
-    check_limit(limit)
-    found = find_source(source)
     columns = Columns(TEXT_COLUMNS, None if column is None else (column,))
     recipe = Recipe("neighbours", {"column": column, "limit": limit}, _COLUMNS)
-    blocks = (_neighbours_of(block) for block in first_records(read_blocks(found, columns), limit))
-    return text_data(found, recipe, blocks, cache_dir)
+    return load_text(source, columns, recipe, _neighbours_of, cache_dir)
 
 
 def neighbouring_sentences(document: str) -> Iterator[tuple[str, str]]:
@@ -84,8 +78,7 @@ def neighbouring_sentences(document: str) -> Iterator[tuple[str, str]]:
 def _neighbours_of(block: Block) -> Cleaned:
     (documents,) = block
     pairs = [pair for document in documents for pair in neighbouring_sentences(document)]
-    blank = sum(not document.strip() for document in documents)
-    return Cleaned(_transposed(pairs), read=len(documents), blank=blank)
+    return Cleaned(_columns_of(pairs), read=len(documents), blank=sum(not document.strip() for document in documents))
 
 
 def load_pairs(
@@ -115,21 +108,18 @@ def load_pairs(
         InputError: If the source is missing, malformed (reported with file and line) or empty once cleaned, or if both
             columns are the same.
     """
-    check_limit(limit)
     if columns is not None and columns[0] == columns[1]:
         raise InputError(f"two different columns are needed to make pairs, found {columns[0]!r} twice")
-    found = find_source(source)
     recipe = Recipe("pairs", {"columns": columns, "limit": limit}, _COLUMNS)
-    blocks = (_clean(block) for block in first_records(read_blocks(found, Columns(PAIR_COLUMNS, columns)), limit))
-    return text_data(found, recipe, blocks, cache_dir)
+    return load_text(source, Columns(PAIR_COLUMNS, columns), recipe, _clean, cache_dir)
 
 
 def _clean(block: Block) -> Cleaned:
     anchors, positives = block
     stripped = zip(map(str.strip, anchors), map(str.strip, positives), strict=True)
     pairs = [pair for pair in stripped if all(pair)]
-    return Cleaned(_transposed(pairs), read=len(anchors), blank=len(anchors) - len(pairs))
+    return Cleaned(_columns_of(pairs), read=len(anchors), blank=len(anchors) - len(pairs))
 
 
-def _transposed(pairs: list[tuple[str, str]]) -> Block:
+def _columns_of(pairs: list[tuple[str, str]]) -> Block:
     return [[first for first, _ in pairs], [second for _, second in pairs]]

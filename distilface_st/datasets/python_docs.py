@@ -11,16 +11,17 @@ import ast
 import gc
 import hashlib
 import importlib.util
+import inspect
+import re
 import sys
 import sysconfig
 import warnings
 from collections import defaultdict
-from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from .docstrings import paragraphs_of, words_of
 from .pairs import neighbouring_sentences
 from .segmentation import split_sentences
 
@@ -41,6 +42,22 @@ _SKIPPED_FOLDERS = frozenset(
     {"test", "tests", "testing", "site-packages", "dist-packages", "_vendor", "externals", "__pycache__"}
     | {"lib2to3", "idlelib", "turtledemo", "ensurepip"}
 )
+
+
+# What marks text up in docstrings: roles, literals, emphasis, fields, directives, rules and signatures.
+_ROLE = re.compile(r":[a-z][\w:+-]*:(?=`)")
+_LITERAL = re.compile(r"`+[~!]?([^`]+?)(?:\s+<[^`<>]*>)?`+_*")
+_EMPHASIS = re.compile(r"(?<![\w*])\*{1,2}(?=[^\s*])([^*]+?)(?<=[^\s*])\*{1,2}(?![\w*])")
+_FIELD = re.compile(r"(?<!\S):(?:(?:param|parameter|arg|type|keyword|var|ivar|cvar|raises?)\s+)?([^:`]+):(?=\s)")
+_DIRECTIVE = re.compile(r"\.\.\s+(?:[\w:-]+::.*|\[.*|_.*:.*|\|.*)$|:\w+-[\w-]+:|>\s*\[!\w+\]$")
+_RULE = re.compile(r"([-=~*^_#+\"'.])\1{2,}$|[=\s]+$")
+_SIGNATURE = re.compile(r"[\w.]+\([^()]*\)(\s*->.*)?[:.]?$")
+_WORD = re.compile(r"[^\W_]+")
+_HEADINGS = frozenset(
+    {"parameters", "returns", "return", "yields", "raises", "args", "arguments", "attributes", "notes", "note"}
+    | {"examples", "example", "usage", "warnings", "warning", "methods", "properties", "other parameters", "warns"}
+)
+_LAST_HEADINGS = frozenset({"references", "see also", "examples", "example", "bibliography"})
 
 
 class DocEntry(NamedTuple):
@@ -65,17 +82,22 @@ class PythonDocs:
 
     Attributes:
         train: Entries with a summary and a body, of modules that are not held out.
-        test: The same, of held-out modules; no sentence of theirs occurs in ``train`` or ``neighbours``.
-        neighbours: Pairs of sentences that stand next to each other in one paragraph, not of held-out modules.
+        test: The same, of held-out modules; no sentence of theirs occurs in ``train`` or ``texts``.
         entries: Every entry, held out or not, with or without a body: the text to search in.
         counts: Documented objects read, by source: ``stdlib``, ``topics`` and each package found.
+        texts: The whole text of each object that is not held out, a paragraph a line.
     """
 
     train: list[DocEntry]
     test: list[DocEntry]
-    neighbours: list[tuple[str, str]]
     entries: list[DocEntry]
     counts: dict[str, int]
+    texts: list[str] = field(default_factory=list)
+
+    @cached_property
+    def neighbours(self) -> list[tuple[str, str]]:
+        """Pairs of sentences that stand next to each other in one paragraph of ``texts``."""
+        return list(dict.fromkeys(pair for text in self.texts for pair in neighbouring_sentences(text)))
 
 
 class _Document(NamedTuple):
@@ -98,25 +120,26 @@ def gather_python_docs(packages: Sequence[str] = PACKAGES, *, held_out: Sequence
     Returns:
         The text, deduplicated by summary and by body, in a fixed order.
     """
-    with _no_garbage_collection():
-        documents = {"stdlib": list(_documents(_stdlib_files())), "topics": list(_topics())}
-        for package in packages:
-            if files := list(_package_files(package)):
-                documents[package] = list(_documents(files))
-    every = [document for source in documents.values() for document in source]
-    names = sys.stdlib_module_names
-    is_test = [document.module in names and _part(document.module) in held_out for document in every]
-    test_documents = [document for document, held in zip(every, is_test, strict=True) if held]
-    test = _distinct(entry for entry in map(_entry, test_documents) if _is_pair(entry))
+
+    def is_held_out(document: _Document) -> bool:
+        part = hashlib.blake2b(document.module.encode(), digest_size=8).digest()[0] % 6
+        return document.module in sys.stdlib_module_names and part in held_out
+
+    sources = _read_all(packages)
+    every = [document for documents in sources.values() for document in documents]
+    test = _distinct_pairs(map(_entry, filter(is_held_out, every)))
     held_out_text = _SentenceIndex(text for entry in test for text in (entry.summary, *split_sentences(entry.body)))
-    seen = [document for document, held in zip(every, is_test, strict=True) if not held]
-    seen = [document for document in seen if not any(held_out_text.occurs_in(text) for text in document.paragraphs)]
+    seen = [
+        document
+        for document in every
+        if not is_held_out(document) and not any(map(held_out_text.occurs_in, document.paragraphs))
+    ]
     return PythonDocs(
-        train=_distinct(entry for entry in map(_entry, seen) if _is_pair(entry)),
+        train=_distinct_pairs(map(_entry, seen)),
         test=test,
-        neighbours=_neighbours(seen),
         entries=_distinct_summaries(map(_entry, every)),
-        counts={source: len(found) for source, found in documents.items()},
+        counts={source: len(documents) for source, documents in sources.items()},
+        texts=["\n".join(document.paragraphs) for document in seen],
     )
 
 
@@ -126,24 +149,23 @@ def python_sentences(count: int) -> list[str]:
     Args:
         count: The most sentences.
     """
-    sentences = [entry.summary for entry in gather_python_docs(()).entries]
+    documents = [document for source in _read_all(()).values() for document in source]
+    sentences = [entry.summary for entry in _distinct_summaries(map(_entry, documents))]
     return sentences[:: max(1, len(sentences) // count)][:count]
 
 
-@contextmanager
-def _no_garbage_collection() -> Iterator[None]:
-    """Syntax trees hold no cycles, and looking for some takes as long as parsing."""
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
+def _read_all(packages: Sequence[str]) -> dict[str, list[_Document]]:
+    """What the standard library, the language's topics and the packages that are installed say, by source."""
+    documents = {"stdlib": _standard_library(), "topics": list(_topics())}
+    for package in packages:
+        if files := list(_package_files(package)):
+            documents[package] = _documents(files)
+    return documents
 
 
-def _part(module: str) -> int:
-    return hashlib.blake2b(module.encode(), digest_size=8).digest()[0] % 6
+@cache
+def _standard_library() -> list[_Document]:
+    return _documents(_stdlib_files())
 
 
 def _stdlib_files() -> Iterator[tuple[str, Path]]:
@@ -166,27 +188,30 @@ def _package_files(package: str) -> Iterator[tuple[str, Path]]:
             yield ".".join(parts).removesuffix(".__init__"), path
 
 
-def _family(module: str) -> str:
-    """The module whose name users know: ``_pydecimal`` implements ``decimal``, and is held out with it."""
-    for public in (module.removeprefix("_py"), module.removeprefix("_")):
-        if public != module and public in sys.stdlib_module_names:
-            return public
-    return module
-
-
-def _documents(files: Iterable[tuple[str, Path]]) -> Iterator[_Document]:
-    for name, path in files:
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                tree = ast.parse(path.read_bytes())
-        except (SyntaxError, ValueError, OSError):
-            continue
-        top, dot, rest = name.partition(".")
-        module = _family(top)
-        for qualified, docstring in _docstrings(tree, f"{module}{dot}{rest}"):
-            if paragraphs := paragraphs_of(docstring):
-                yield _Document(qualified, module, paragraphs)
+def _documents(files: Iterable[tuple[str, Path]]) -> list[_Document]:
+    documents = []
+    was_enabled = gc.isenabled()
+    gc.disable()  # syntax trees hold no cycles, and looking for some takes as long as parsing
+    try:
+        for name, path in files:
+            try:
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")
+                    tree = ast.parse(path.read_bytes())
+            except (SyntaxError, ValueError, OSError):
+                continue
+            module, dot, rest = name.partition(".")
+            for public in (module.removeprefix("_py"), module.removeprefix("_")):
+                if public != module and public in sys.stdlib_module_names:
+                    module = public  # _pydecimal implements decimal, and is held out with it
+                    break
+            for qualified, docstring in _docstrings(tree, f"{module}{dot}{rest}"):
+                if paragraphs := paragraphs_of(docstring):
+                    documents.append(_Document(qualified, module, paragraphs))
+    finally:
+        if was_enabled:
+            gc.enable()
+    return documents
 
 
 _Documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
@@ -221,30 +246,23 @@ def _entry(document: _Document) -> DocEntry:
     return DocEntry(document.name, document.module, summary, body)
 
 
-def _is_pair(entry: DocEntry) -> bool:
-    fewest, most = _SUMMARY_WORDS
-    return fewest <= len(words_of(entry.summary)) <= most and len(words_of(entry.body)) >= _BODY_WORDS
-
-
-def _distinct(entries: Iterable[DocEntry]) -> list[DocEntry]:
-    """Entries whose summary and whose body were not seen before, letter case and punctuation aside."""
+def _distinct_pairs(entries: Iterable[DocEntry]) -> list[DocEntry]:
+    """Entries with a summary and a body, neither of them seen before, letter case and punctuation aside."""
     kept, seen = [], set[tuple[str, ...]]()
+    fewest, most = _SUMMARY_WORDS
     for entry in entries:
-        keys = {words_of(entry.summary), words_of(entry.body)[:30]}
-        if seen.isdisjoint(keys):
-            kept.append(entry)
-        seen |= keys
+        summary, body = words_of(entry.summary), words_of(entry.body)
+        if fewest <= len(summary) <= most and len(body) >= _BODY_WORDS:
+            keys = {summary, body[:30]}
+            if seen.isdisjoint(keys):
+                kept.append(entry)
+            seen |= keys
     return kept
 
 
 def _distinct_summaries(entries: Iterable[DocEntry]) -> list[DocEntry]:
     first = {words_of(entry.summary): entry for entry in reversed(list(entries))}
     return [entry for entry in reversed(first.values()) if len(words_of(entry.summary)) >= _SUMMARY_WORDS[0]]
-
-
-def _neighbours(documents: Iterable[_Document]) -> list[tuple[str, str]]:
-    texts = ("\n".join(document.paragraphs) for document in documents)
-    return list(dict.fromkeys(pair for text in texts for pair in neighbouring_sentences(text)))
 
 
 class _SentenceIndex:
@@ -268,3 +286,51 @@ class _SentenceIndex:
                 if words[start : start + len(sentence)] == sentence:
                     return True
         return False
+
+
+def paragraphs_of(docstring: str) -> list[str]:
+    r"""The docstring's text as one string a paragraph, without markup, doctests, section headings and rules.
+
+    What follows a heading such as "Examples" or "References" is code or literature and is left out.
+
+    Example:
+        >>> paragraphs_of("Do it.\n\nTakes a :class:`list`.\n\n>>> do()\n1\n\nReferences\n----------\nKnuth")
+        ['Do it.', 'Takes a list.']
+    """
+    paragraphs: list[str] = []
+    for block in re.split(r"\n\s*\n", inspect.cleandoc(docstring)):
+        lines = [line.strip() for line in block.splitlines()]
+        if lines and lines[0].rstrip(":").lower() in _LAST_HEADINGS and paragraphs:
+            break
+        if text := _plain(" ".join(_text_lines(lines))):
+            paragraphs.append(text)
+    return paragraphs
+
+
+def _text_lines(lines: list[str]) -> list[str]:
+    kept: list[str] = []
+    for line in lines:
+        if line.startswith((">>>", "In [")):
+            break
+        is_markup = _RULE.match(line) or _DIRECTIVE.match(line) or line.rstrip(":").lower() in _HEADINGS
+        if line and not is_markup and not (not kept and _SIGNATURE.match(line)):
+            kept.append(line)
+    return kept
+
+
+def _plain(text: str) -> str:
+    text = _ROLE.sub("", text)
+    text = _LITERAL.sub(r"\1", text)
+    text = _EMPHASIS.sub(r"\1", text)
+    text = _FIELD.sub(r"\1:", text).replace("::", ":").replace("\\", "")
+    return " ".join(text.split())
+
+
+def words_of(text: str) -> tuple[str, ...]:
+    """Lower-case words and numbers of a text, by which texts are compared.
+
+    Example:
+        >>> words_of("Don't `open` it_twice!")
+        ('don', 't', 'open', 'it', 'twice')
+    """
+    return tuple(_WORD.findall(text.lower()))

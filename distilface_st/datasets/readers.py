@@ -1,4 +1,4 @@
-"""Reading text out of files, block by block, as columns of strings; each fault is reported with file and line."""
+"""The reader of all text files: blocks of chosen columns, or whole records. A fault is reported with file and line."""
 
 from __future__ import annotations
 
@@ -7,22 +7,97 @@ import csv
 import gzip
 import json
 import zlib
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
-from .columns import listed
 from .sources import file_kind
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
     from typing import BinaryIO
 
-    from .columns import Block, Columns
     from .sources import Source
+
+# pyarrow is imported where its files are read, so that text files are read without waiting for it.
 
 _BLOCK_BYTES = 1 << 21
 _BATCH_ROWS = 4096
+_SHOWN_NAMES = 8
+_JSON_TYPES = {
+    bool: "true or false",
+    int: "a number",
+    float: "a number",
+    str: "a string",
+    list: "a list",
+    dict: "an object",
+    type(None): "null",
+}
+
+Block = list[list[str]]
+"""Consecutive records, as one list of strings for each column; all lists are of one length."""
+
+TEXT_COLUMNS = (("text",), ("sentence",))
+"""The column read where none is named: ``text``, else ``sentence``, else the only one."""
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Which columns to read.
+
+    Attributes:
+        known: Names to look for where none are given, first choice first; each entry has one name per column to read.
+        names: The names the user gave, or None.
+    """
+
+    known: tuple[tuple[str, ...], ...]
+    names: tuple[str, ...] | None = None
+
+    @property
+    def width(self) -> int:
+        """How many columns are read."""
+        return len(self.known[0])
+
+    def find(self, found: Sequence[str], where: str) -> list[int]:
+        """Indices of the columns to read among ``found``: those given, else known ones, else all if as many as needed.
+
+        Raises:
+            InputError: If none of these applies; the message begins with ``where`` and lists what was found.
+        """
+        shown = listed(found)
+        if self.names is not None:
+            missing = [name for name in self.names if name not in found]
+            if missing:
+                raise InputError(f"{where}: no column {missing[0]!r}; found: {shown}")
+            return [found.index(name) for name in self.names]
+        indices = self._known_in(found)
+        if indices is not None:
+            return indices
+        if len(found) == self.width:
+            return list(range(self.width))
+        if self.width == 2:
+            raise InputError(f"{where}: name the two columns to pair; found: {shown}")
+        hint = " (if each line is a pair of sentences, use views=pairs)" if len(found) == 2 else ""
+        raise InputError(f"{where}: name the column that holds the text; found: {shown}{hint}")
+
+    def is_headerless(self, first_line: Sequence[str]) -> bool:
+        """Whether the first line of a .tsv file is data: two cells to be paired, none asked for, no known names."""
+        return self.names is None and len(first_line) == self.width == 2 and self._known_in(first_line) is None
+
+    def _known_in(self, found: Sequence[str]) -> list[int] | None:
+        lowered = [name.lower() for name in found]
+        for names in self.known:
+            if all(name in lowered for name in names):
+                return [lowered.index(name) for name in names]
+        return None
+
+
+def listed(names: Iterable[str]) -> str:
+    """Names as they are shown in a message: quoted, shortened, the first few of many."""
+    names = list(names)
+    shown = ", ".join(repr(name[:40]) for name in names[:_SHOWN_NAMES])
+    return (shown or "none") + (", ..." if len(names) > _SHOWN_NAMES else "")
 
 
 def read_blocks(source: Source, columns: Columns) -> Iterator[Block]:
@@ -33,196 +108,227 @@ def read_blocks(source: Source, columns: Columns) -> Iterator[Block]:
         columns: The columns to read from files that have several.
 
     Yields:
-        Blocks of a few MB of text, cells as they stand in the file. A missing value (JSON ``null``) is an empty string.
+        Blocks of a few MB of text, cells as they stand in the file. A missing value (JSON ``null``) is an empty string,
+        and a blank line is a record of such.
 
     Raises:
         InputError: If a file cannot be read as what its suffix says.
     """
     if columns.names is not None and all(file_kind(file) == ".txt" for file in source.files):
         raise InputError(f"{source.name}: a .txt file has no columns, it is read whole; leave out {columns.names[0]!r}")
-    for file in source.files:
-        yield from _READERS[str(file_kind(file))](file, columns)
+    for path in source.files:
+        match file_kind(path):
+            case ".txt":
+                if columns.width > 1:
+                    needed = "pairs need two columns (.tsv, .csv, .jsonl, .parquet)"
+                    raise InputError(f"{path}: a .txt file holds one text a line; {needed}")
+                yield from ([lines] for _, lines in line_blocks(path))
+            case ".jsonl":
+                yield from _in_blocks(_fields(path, columns))
+            case ".tsv" | ".csv":
+                yield from _in_blocks(_cells(path, columns))
+            case _:
+                for batch in _batches(path, columns):
+                    yield [[value or "" for value in column.to_pylist()] for column in batch.columns]
 
 
-def _read_txt(path: Path, columns: Columns) -> Iterator[Block]:
-    if columns.width > 1:
-        raise InputError(
-            f"{path}: a .txt file holds one text a line; pairs need two columns (.tsv, .csv, .jsonl, .parquet)"
-        )
-    for _, lines in line_blocks(path):
-        yield [lines]
+def read_records(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Read the records of one file with all their fields; a line of a .txt file is a record with the field ``text``.
+
+    Yields:
+        Where the record stands, as messages name it, and its fields. Blank lines of the other text files pass.
+
+    Raises:
+        InputError: If the file cannot be read as what its suffix says.
+    """
+    match file_kind(path):
+        case ".txt":
+            for first, lines in line_blocks(path):
+                for number, line in enumerate(lines, first):
+                    yield f"{path}:{number}", {"text": line}
+        case ".jsonl":
+            for number, record in _objects(path):
+                if record is not None:
+                    yield f"{path}:{number}", record
+        case ".tsv" | ".csv":
+            rows = read_rows(path)
+            header = [name.strip() for name in next(rows, (1, []))[1]]
+            for number, cells in rows:
+                if any(cells):
+                    _check_width(cells, len(header), path, number)
+                    yield f"{path}:{number}", dict(zip(header, cells, strict=True))
+        case _:
+            records = (record for batch in _batches(path) for record in batch.to_pylist())
+            for number, record in enumerate(records, 1):
+                yield f"{path}: record {number}", record
 
 
-def _read_tsv(path: Path, columns: Columns) -> Iterator[Block]:
-    indices: list[int] | None = None
-    width = 0
-    for first, lines in line_blocks(path):
-        block = _empty_block(columns)
-        for number, line in enumerate(lines, first):
-            cells = line.rstrip("\r").split("\t")
-            if indices is None:
-                width = len(cells)
-                indices, is_header = _tsv_layout(cells, columns, f"{path}:{number}")
-                if is_header:
-                    continue
-            _add_cells(block, cells, indices, width, path, number)
-        yield block
+def read_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """The rows of a .tsv or .csv file, each with the number of the line where it begins, from 1.
 
-
-def _tsv_layout(cells: list[str], columns: Columns, where: str) -> tuple[list[int], bool]:
-    if columns.is_headerless(cells):
-        return [0, 1], False
-    return columns.find([cell.strip() for cell in cells], where), True
-
-
-def _read_csv(path: Path, columns: Columns) -> Iterator[Block]:
-    lines = (line + "\n" for _, block in line_blocks(path) for line in block)
-    rows = csv.reader(lines, strict=True)
-    indices: list[int] | None = None
-    width = 0
-    block = _empty_block(columns)
-    size = 0
+    In .tsv quotes are plain characters; in .csv a quoted cell may hold line breaks.
+    """
+    if file_kind(path) == ".tsv":
+        for first, lines in line_blocks(path):
+            for number, line in enumerate(lines, first):
+                yield number, line.removesuffix("\r").split("\t")
+        return
+    rows = csv.reader((line + "\n" for _, lines in line_blocks(path) for line in lines), strict=True)
     number = 1
     try:
         for cells in rows:
-            if indices is None:
-                width = len(cells)
-                indices = columns.find([cell.strip() for cell in cells], f"{path}:1")
-            else:
-                _add_cells(block, cells, indices, width, path, number)
-                size += sum(map(len, cells)) + 1
+            yield number, cells
             number = rows.line_num + 1
-            if size >= _BLOCK_BYTES:
-                yield block
-                block, size = _empty_block(columns), 0
     except csv.Error as error:
         raise InputError(f"{path}:{number}: cannot be read as CSV ({error})") from error
-    yield block
 
 
-def _add_cells(block: Block, cells: list[str], indices: list[int], width: int, path: Path, number: int) -> None:
-    if len(cells) == width:
-        for column, index in zip(block, indices, strict=True):
-            column.append(cells[index])
-    elif not any(cell.strip() for cell in cells):
-        _add_blank(block)
-    else:
+def line_blocks(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """The lines of a UTF-8 file without their line feeds, in blocks, each with the number of its first line from 1.
+
+    Only LF ends a line, with or without CR: other separators that Unicode knows occur inside sentences.
+    """
+    number = 1
+    file: BinaryIO | gzip.GzipFile
+    with gzip.open(path, "rb") if path.name.lower().endswith(".gz") else path.open("rb") as file:
+        while True:
+            try:
+                raw = file.read(_BLOCK_BYTES) + file.readline()
+            except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+                broken = f"it breaks off after line {number - 1} or later"
+                raise InputError(f"{path}: not a whole gzip file; {broken} ({error})") from error
+            if not raw:
+                return
+            raw = raw.removeprefix(codecs.BOM_UTF8) if number == 1 else raw
+            try:
+                lines = raw.decode("utf-8").split("\n")
+            except UnicodeDecodeError as error:
+                line = number + raw.count(b"\n", 0, error.start)
+                at = error.start - raw.rfind(b"\n", 0, error.start)
+                found = f"byte 0x{raw[error.start]:02x} at byte {at} of the line"
+                raise InputError(f"{path}:{line}: not UTF-8 ({found}); convert the file to UTF-8 first") from error
+            if not lines[-1]:
+                lines.pop()
+            yield number, lines
+            number += len(lines)
+
+
+def _in_blocks(rows: Iterable[Sequence[str]]) -> Iterator[Block]:
+    """Rows of cells, as blocks of columns."""
+    kept: list[Sequence[str]] = []
+    size = 0
+    for cells in rows:
+        kept.append(cells)
+        size += sum(map(len, cells)) + 1
+        if size >= _BLOCK_BYTES:
+            yield [list(column) for column in zip(*kept, strict=True)]
+            kept, size = [], 0
+    if kept:
+        yield [list(column) for column in zip(*kept, strict=True)]
+
+
+def _cells(path: Path, columns: Columns) -> Iterator[Sequence[str]]:
+    indices: list[int] | None = None
+    width = 0
+    for number, cells in read_rows(path):
+        if indices is None:
+            width = len(cells)
+            if file_kind(path) == ".csv" or not columns.is_headerless(cells):
+                indices = columns.find([cell.strip() for cell in cells], f"{path}:{number}")
+                continue
+            indices = [0, 1]
+        if len(cells) != width and not any(map(str.strip, cells)):
+            yield [""] * len(indices)
+            continue
+        _check_width(cells, width, path, number)
+        yield [cells[index] for index in indices]
+
+
+def _check_width(cells: list[str], width: int, path: Path, number: int) -> None:
+    if len(cells) != width:
         raise InputError(f"{path}:{number}: {len(cells)} cells where the first line has {width}")
 
 
-def _empty_block(columns: Columns) -> Block:
-    return [[] for _ in range(columns.width)]
-
-
-def _add_blank(block: Block) -> None:
-    for column in block:
-        column.append("")
-
-
-def _read_jsonl(path: Path, columns: Columns) -> Iterator[Block]:
+def _fields(path: Path, columns: Columns) -> Iterator[Sequence[str]]:
     fields: list[str] | None = None
+    for number, record in _objects(path):
+        if record is None:
+            yield [""] * columns.width
+            continue
+        if fields is None:
+            names = list(record)
+            fields = [names[index] for index in columns.find(names, f"{path}:{number}")]
+        yield [_text(record, field, path, number) for field in fields]
+
+
+def _objects(path: Path) -> Iterator[tuple[int, dict[str, Any] | None]]:
+    """The objects of a .jsonl file, each with the number of its line; None for a blank line."""
     for first, lines in line_blocks(path):
-        block = _empty_block(columns)
         for number, line in enumerate(lines, first):
             if not line.strip():
-                _add_blank(block)
+                yield number, None
                 continue
-            where = f"{path}:{number}"
-            record = parse_record(line, where)
-            if fields is None:
-                names = list(record)
-                fields = [names[index] for index in columns.find(names, where)]
-            for column, field in zip(block, fields, strict=True):
-                column.append(_text_field(record, field, where))
-        yield block
+            try:
+                record = json.loads(line)
+            except ValueError as error:
+                raise InputError(f"{path}:{number}: not valid JSON ({error})") from error
+            except RecursionError:
+                raise InputError(f"{path}:{number}: JSON nested too deeply") from None
+            if not isinstance(record, dict):
+                found = _JSON_TYPES[type(record)]
+                raise InputError(f"{path}:{number}: a JSON object a line is needed, found {found}")
+            yield number, record
 
 
-def parse_record(line: str, where: str) -> dict[str, Any]:
-    """A JSON object.
-
-    Raises:
-        InputError: Something else.
-    """
-    try:
-        record = json.loads(line)
-    except ValueError as error:
-        raise InputError(f"{where}: not valid JSON ({error})") from error
-    except RecursionError:
-        raise InputError(f"{where}: JSON nested too deeply") from None
-    if not isinstance(record, dict):
-        raise InputError(f"{where}: a JSON object a line is needed, found {_json_type(record)}")
-    return record
-
-
-def _text_field(record: dict[str, Any], field: str, where: str) -> str:
-    try:
-        value = record[field]
-    except KeyError:
-        raise InputError(f"{where}: no field {field!r}; found: {listed(list(record))}") from None
-    if isinstance(value, str):
-        if not value.isascii():
-            _check_unicode(value, field, where)
-        return value
+def _text(record: dict[str, Any], field: str, path: Path, number: int) -> str:
+    if field not in record:
+        raise InputError(f"{path}:{number}: no field {field!r}; found: {listed(record)}")
+    value = record[field]
     if value is None:
         return ""
-    raise InputError(f"{where}: field {field!r} must be a string, found {_json_type(value)}")
+    if not isinstance(value, str):
+        raise InputError(f"{path}:{number}: field {field!r} must be a string, found {_JSON_TYPES[type(value)]}")
+    if not value.isascii():
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            problem = f"field {field!r} holds half a surrogate pair, which is not text"
+            raise InputError(f"{path}:{number}: {problem}") from None
+    return value
 
 
-def _check_unicode(value: str, field: str, where: str) -> None:
-    try:
-        value.encode("utf-8")
-    except UnicodeEncodeError:
-        raise InputError(f"{where}: field {field!r} holds half a surrogate pair, which is not text") from None
-
-
-def _json_type(value: object) -> str:
-    names = {
-        bool: "true or false",
-        int: "a number",
-        float: "a number",
-        str: "a string",
-        list: "a list",
-        dict: "an object",
-    }
-    return names.get(type(value), "null")
-
-
-def _read_parquet(path: Path, columns: Columns) -> Iterator[Block]:
+def _batches(path: Path, columns: Columns | None = None) -> Iterator[Any]:
+    """The record batches of a .parquet or .arrow file; with ``columns``, of these alone."""
     import pyarrow as pa
     from pyarrow import parquet
 
+    is_parquet = file_kind(path) == ".parquet"
     try:
-        with parquet.ParquetFile(path) as file:
-            names = _text_columns(file.schema_arrow, columns, path)
-            yield from _columns_of(file.iter_batches(_BATCH_ROWS, columns=names), names)
-    except (pa.ArrowException, OSError) as error:
-        raise InputError(f"{path}: not a readable Parquet file ({error})") from error
-
-
-def _read_arrow(path: Path, columns: Columns) -> Iterator[Block]:
-    import pyarrow as pa
-
-    try:
+        if is_parquet:
+            with parquet.ParquetFile(path) as file:
+                names = _text_columns(file.schema_arrow, columns, path)
+                for batch in file.iter_batches(_BATCH_ROWS, columns=names):
+                    batch.validate(full=True)  # neither format promises that its strings are UTF-8
+                    yield batch.select(names) if names else batch
+            return
         with pa.memory_map(str(path)) as file, pa.ipc.open_stream(file) as batches:
             names = _text_columns(batches.schema, columns, path)
-            yield from _columns_of((part for batch in batches for part in _parts(batch)), names)
+            for whole in batches:
+                chosen = whole.select(names) if names else whole
+                for start in range(0, chosen.num_rows, _BATCH_ROWS):
+                    batch = chosen.slice(start, _BATCH_ROWS)
+                    batch.validate(full=True)
+                    yield batch
     except (pa.ArrowException, OSError) as error:
-        raise InputError(f"{path}: not a readable Arrow stream ({error})") from error
+        what = "Parquet file" if is_parquet else "Arrow stream"
+        raise InputError(f"{path}: not a readable {what} ({error})") from error
 
 
-def _parts(batch: Any) -> Iterator[Any]:
-    return (batch.slice(start, _BATCH_ROWS) for start in range(0, batch.num_rows, _BATCH_ROWS))
-
-
-def _columns_of(batches: Iterable[Any], names: list[str]) -> Iterator[Block]:
-    for batch in batches:
-        batch.validate(full=True)  # neither format promises that its strings are UTF-8
-        yield [[value or "" for value in batch.column(name).to_pylist()] for name in names]
-
-
-def _text_columns(schema: Any, columns: Columns, path: Path) -> list[str]:
+def _text_columns(schema: Any, columns: Columns | None, path: Path) -> list[str] | None:
     import pyarrow as pa
 
+    if columns is None:
+        return None
     names = [schema.names[index] for index in columns.find(schema.names, str(path))]
     for name in names:
         kind = schema.field(name).type
@@ -230,48 +336,3 @@ def _text_columns(schema: Any, columns: Columns, path: Path) -> list[str]:
         if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
             raise InputError(f"{path}: column {name!r} must hold strings, found {kind}")
     return names
-
-
-def line_blocks(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """The lines of a UTF-8 file without their line feeds, in blocks, each with the number of its first line from 1."""
-    number = 1
-    with _open(path) as file:
-        while raw := _read(file, path, number):
-            raw = raw.removeprefix(codecs.BOM_UTF8) if number == 1 else raw
-            lines = _decode(raw, path, number).split("\n")
-            if not lines[-1]:
-                lines.pop()
-            yield number, lines
-            number += len(lines)
-
-
-def _open(path: Path) -> BinaryIO | gzip.GzipFile:
-    return gzip.open(path, "rb") if path.name.lower().endswith(".gz") else path.open("rb")
-
-
-def _read(file: BinaryIO | gzip.GzipFile, path: Path, number: int) -> bytes:
-    try:
-        return file.read(_BLOCK_BYTES) + file.readline()
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise InputError(
-            f"{path}: not a whole gzip file; it breaks off after line {number - 1} or later ({error})"
-        ) from error
-
-
-def _decode(raw: bytes, path: Path, number: int) -> str:
-    try:
-        return raw.decode("utf-8")
-    except UnicodeDecodeError as error:
-        line = number + raw.count(b"\n", 0, error.start)
-        found = f"byte 0x{raw[error.start]:02x}"
-        raise InputError(f"{path}:{line}: not UTF-8 ({found}); convert the file to UTF-8 first") from error
-
-
-_READERS = {
-    ".txt": _read_txt,
-    ".tsv": _read_tsv,
-    ".csv": _read_csv,
-    ".jsonl": _read_jsonl,
-    ".parquet": _read_parquet,
-    ".arrow": _read_arrow,
-}

@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
+import math
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from ..errors import InputError
 from ..utils.provenance import text_fingerprint
-from .sts_rows import make_row, parse_score, read_json_lines, read_lines, read_table, split_columns
+from .readers import line_blocks, read_records, read_rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
-
-    from .sts_rows import Row
 
 AVERAGE5 = ("STS12", "STS13", "STS14", "STS15", "STS-B")
 AVERAGE6 = ("STS12", "STS13", "STS14", "STS15", "STS16", "STS-B")
 STS_NAMES = (*AVERAGE6, "SICK-R")
 SPLITS = ("train", "dev", "test")
+
+_COLUMNS = ("sentence1", "sentence2", "score")
+_GOLD_MAXIMUM = 5.0
 
 # What makes up each year under the "all" protocol. STS13 has no SMT, whose text may not be passed on.
 _SUBSETS = {
@@ -126,16 +129,25 @@ class STSTask:
         )
 
 
-def load_sts(name: str, source: Path | str | None = None, split: str = "test") -> STSTask:
+class _Pair(NamedTuple):
+    first: str
+    second: str
+    score: float
+
+
+def load_sts(
+    name: str, sts_dir: Path | str | None = None, split: str = "test", *, source: Path | str | None = None
+) -> STSTask:
     """Load one STS set.
 
     Args:
         name: ``STS12``, ``STS13``, ``STS14``, ``STS15``, ``STS16``, ``STS-B`` or ``SICK-R``.
-        source: Folder in SentEval's layout: ``STS12-en-test/STS.input.MSRpar.txt`` with ``STS.gs.MSRpar.txt``,
+        sts_dir: Folder in SentEval's layout: ``STS12-en-test/STS.input.MSRpar.txt`` with ``STS.gs.MSRpar.txt``,
             ``STSBenchmark/sts-test.csv``, ``SICK/SICK_test_annotated.txt`` (SICK may also lie beside the folder, as
             SentEval has it). ``None`` loads the Hub's copy at a pinned revision; there, STS12-16 come without
             subsets, and SICK-R is all 9,927 pairs of the three splits, as MTEB scores it.
         split: ``train``, ``dev`` or ``test`` of STS-B and SICK-R; the others have a test split only.
+        source: Former name of ``sts_dir``; the next release drops it.
 
     Returns:
         The pairs that have a gold score; pairs without one are dropped.
@@ -143,22 +155,23 @@ def load_sts(name: str, source: Path | str | None = None, split: str = "test") -
     Raises:
         InputError: An unknown name or split, a missing file, or malformed data, named with file and line.
     """
+    sts_dir = former_source(sts_dir, source)
     if name not in STS_NAMES:
         raise InputError(f"{name!r} is no STS set: choose from {', '.join(STS_NAMES)}.")
     if split not in SPLITS:
         raise InputError(f"{split!r} is no split: choose from {', '.join(SPLITS)}.")
-    if split != "test" and (name in _SUBSETS or (name == "SICK-R" and source is None)):
-        raise InputError(f"{name}{' on the Hub' if source is None else ''} has a test split only, no {split} split.")
-    if source is None:
+    if split != "test" and (name in _SUBSETS or (name == "SICK-R" and sts_dir is None)):
+        raise InputError(f"{name}{' on the Hub' if sts_dir is None else ''} has a test split only, no {split} split.")
+    if sts_dir is None:
         return _from_hub(name, split)
-    folder = Path(source)
+    folder = Path(sts_dir)
     if not folder.is_dir():
         raise InputError(f"{folder} is not a folder: give the one that holds STS12-en-test, ..., STSBenchmark.")
     if name in _SUBSETS:
-        parts = tuple(_read_subset(folder / f"{name}-en-test", subset) for subset in _SUBSETS[name])
-        return STSTask(name, parts)
-    rows = _stsb_rows(folder, split) if name == "STS-B" else _sick_rows(folder, split)
-    return STSTask(name, (_subset(name, rows),), split)
+        home = folder / f"{name}-en-test"
+        return STSTask(name, tuple(_subset(subset, _subset_pairs(home, subset)) for subset in _SUBSETS[name]))
+    pairs = _stsb_pairs(folder, split) if name == "STS-B" else _sick_pairs(folder, split)
+    return STSTask(name, (_subset(name, pairs),), split)
 
 
 def load_scored_pairs(path: Path | str) -> STSTask:
@@ -177,53 +190,58 @@ def load_scored_pairs(path: Path | str) -> STSTask:
         InputError: Another suffix, a missing file, or malformed data, named with file and line.
     """
     path = Path(path)
-    readers = {".tsv": read_table, ".csv": read_table, ".jsonl": read_json_lines}
-    if path.suffix.lower() not in readers:
+    suffix = path.suffix.lower()
+    if suffix not in (".tsv", ".csv", ".jsonl"):
         raise InputError(f"{path}: scored pairs are read from .tsv, .csv or .jsonl, not from {path.suffix or 'this'}.")
-    return STSTask(path.stem, (_subset(path.stem, readers[path.suffix.lower()](path)),))
+    if not path.is_file():
+        raise InputError(f"{path} is missing.")
+    return STSTask(path.stem, (_subset(path.stem, _object_pairs(path) if suffix == ".jsonl" else _row_pairs(path)),))
 
 
-def _subset(name: str, rows: Iterable[Row]) -> STSSubset:
-    pairs = list(rows)
-    return STSSubset(name, [a for a, _, _ in pairs], [b for _, b, _ in pairs], np.array([s for _, _, s in pairs]))
+def former_source(sts_dir: Path | str | None, source: Path | str | None) -> Path | str | None:
+    """``sts_dir``, also where it was given by its former name ``source``, which warns."""
+    if source is None:
+        return sts_dir
+    warnings.warn("source is now sts_dir: the next release drops the old name.", DeprecationWarning, stacklevel=3)
+    return source
 
 
-def _read_subset(folder: Path, name: str) -> STSSubset:
+def _subset(name: str, pairs: Iterable[_Pair]) -> STSSubset:
+    pairs = list(pairs)
+    scores = np.array([pair.score for pair in pairs])
+    return STSSubset(name, [pair.first for pair in pairs], [pair.second for pair in pairs], scores)
+
+
+def _subset_pairs(folder: Path, name: str) -> Iterator[_Pair]:
     input_file, gold_file = folder / f"STS.input.{name}.txt", folder / f"STS.gs.{name}.txt"
-    pairs, golds = read_lines(input_file), read_lines(gold_file)
+    pairs, golds = _lines(input_file), _lines(gold_file)
     if len(pairs) != len(golds):
         short = input_file if len(pairs) < len(golds) else gold_file
         raise InputError(
-            f"{short}, line {min(len(pairs), len(golds)) + 1}: missing; {input_file.name} has {len(pairs)} lines and "
+            f"{short}:{min(len(pairs), len(golds)) + 1}: missing; {input_file.name} has {len(pairs)} lines and "
             f"{gold_file.name} {len(golds)}."
         )
-    rows = []
-    for number, (pair, gold) in enumerate(zip(pairs, golds, strict=True), 1):
-        where = f"{input_file}, line {number}"
-        first, second, *_ = split_columns(pair, 2, where)
+    for (where, pair), (gold_where, gold) in zip(pairs, golds, strict=True):
+        first, second, *_ = _split(pair, 2, where)
         if gold.strip():
-            rows.append(make_row(first, second, parse_score(gold, f"{gold_file}, line {number}"), where))
-    return _subset(name, rows)
+            yield _Pair(*_sentences(first, second, where), _score(gold, gold_where))
 
 
-def _stsb_rows(folder: Path, split: str) -> Iterator[Row]:
-    path = folder / "STSBenchmark" / f"sts-{split}.csv"
-    for number, line in enumerate(read_lines(path), 1):
-        where = f"{path}, line {number}"
-        score, first, second = split_columns(line, 7, where)[4:7]
-        yield make_row(first, second, score, where)
+def _stsb_pairs(folder: Path, split: str) -> Iterator[_Pair]:
+    for where, line in _lines(folder / "STSBenchmark" / f"sts-{split}.csv"):
+        score, first, second = _split(line, 7, where)[4:7]
+        yield _Pair(*_sentences(first, second, where), _score(score, where))
 
 
-def _sick_rows(folder: Path, split: str) -> Iterator[Row]:
+def _sick_pairs(folder: Path, split: str) -> Iterator[_Pair]:
     homes = (folder / "SICK", folder.parent / "SICK")
     path = next((home for home in homes if home.is_dir()), homes[0]) / _SICK_FILES[split]
-    header, *lines = read_lines(path) or [""]
+    (_, header), *lines = _lines(path) or [("", "")]
     if not header.startswith("pair_ID\t"):
-        raise InputError(f"{path}, line 1: the header (pair_ID, sentence_A, sentence_B, relatedness_score) is missing.")
-    for number, line in enumerate(lines, 2):
-        where = f"{path}, line {number}"
-        first, second, score = split_columns(line, 4, where)[1:4]
-        yield make_row(first, second, score, where)
+        raise InputError(f"{path}:1: the header (pair_ID, sentence_A, sentence_B, relatedness_score) is missing.")
+    for where, line in lines:
+        first, second, score = _split(line, 4, where)[1:4]
+        yield _Pair(*_sentences(first, second, where), _score(score, where))
 
 
 def _from_hub(name: str, split: str) -> STSTask:
@@ -236,9 +254,74 @@ def _from_hub(name: str, split: str) -> STSTask:
         hint = "give a folder in SentEval's layout instead"
         raise InputError(f"{name} cannot be had from the Hub: {hint} ({error})") from error
     where = f"{home} ({split})"
-    missing = {"sentence1", "sentence2", "score"} - set(data.column_names)
-    if missing:
+    if missing := set(_COLUMNS) - set(data.column_names):
         raise InputError(f"{where}: no column {', '.join(sorted(missing))}.")
-    pairs = zip(data["sentence1"], data["sentence2"], data["score"], strict=True)
-    rows = [make_row(*pair, f"{where}, row {number}") for number, pair in enumerate(pairs, 1)]
-    return STSTask(name, (_subset(name, rows),), split, merged=name in _SUBSETS)
+    pairs = []
+    for number, (first, second, score) in enumerate(zip(*(data[column] for column in _COLUMNS), strict=True), 1):
+        row = f"{where}, row {number}"
+        pairs.append(_Pair(*_sentences(first, second, row), _score(score, row)))
+    return STSTask(name, (_subset(name, pairs),), split, merged=name in _SUBSETS)
+
+
+def _row_pairs(path: Path) -> Iterator[_Pair]:
+    order = [0, 1, 2]
+    for number, cells in read_rows(path):
+        names = [cell.strip().lower() for cell in cells]
+        if number == 1 and set(_COLUMNS) <= set(names):
+            order = [names.index(column) for column in _COLUMNS]
+            continue
+        if not any(names):
+            continue
+        where = f"{path}:{number}"
+        if len(cells) <= max(order):
+            raise InputError(f"{where}: {len(cells)} column(s), where sentence 1, sentence 2 and a score are needed.")
+        first, second, score = (cells[column] for column in order)
+        try:
+            yield _Pair(*_sentences(first, second, where), _score(score, where, maximum=None))
+        except InputError as error:
+            hint = " A header must name the columns sentence1, sentence2 and score." if number == 1 else ""
+            raise InputError(f"{error}{hint}") from None
+
+
+def _object_pairs(path: Path) -> Iterator[_Pair]:
+    for where, record in read_records(path):
+        if not set(_COLUMNS) <= record.keys():
+            raise InputError(f"{where}: not an object with the keys sentence1, sentence2 and score.")
+        first, second, score = (record[column] for column in _COLUMNS)
+        yield _Pair(*_sentences(first, second, where), _score(score, where, maximum=None))
+
+
+def _lines(path: Path) -> list[tuple[str, str]]:
+    """Where each line of a file stands, and the line."""
+    if not path.is_file():
+        raise InputError(f"{path} is missing.")
+    return [
+        (f"{path}:{number}", line.removesuffix("\r"))
+        for first, lines in line_blocks(path)
+        for number, line in enumerate(lines, first)
+    ]
+
+
+def _split(line: str, least: int, where: str) -> list[str]:
+    columns = line.split("\t")
+    if len(columns) < least:
+        raise InputError(f"{where}: {len(columns)} tab-separated column(s), where at least {least} are needed.")
+    return columns
+
+
+def _sentences(first: Any, second: Any, where: str) -> tuple[str, str]:
+    for sentence in (first, second):
+        if not isinstance(sentence, str) or not sentence.strip():
+            raise InputError(f"{where}: a sentence is empty or not text ({sentence!r}).")
+    return first, second
+
+
+def _score(score: Any, where: str, maximum: float | None = _GOLD_MAXIMUM) -> float:
+    try:
+        value = math.nan if isinstance(score, bool) else float(score)
+    except (TypeError, ValueError):
+        value = math.nan
+    if not math.isfinite(value) or (maximum is not None and not 0 <= value <= maximum):
+        wanted = "a finite number" if maximum is None else f"a number from 0 to {maximum:g}"
+        raise InputError(f"{where}: the score is {score!r}, not {wanted}.")
+    return value

@@ -17,7 +17,7 @@ _POOL = 64
 """Batches drawn at random together before they are sorted: the more, the less padding and the less chance."""
 
 _TOPICS = 8
-"""Batches of one length that share a set of sentences by topic."""
+"""Batches of about one length that share a set of sentences by topic."""
 
 
 class LengthBatchSampler(DefaultBatchSampler):
@@ -34,7 +34,7 @@ class LengthBatchSampler(DefaultBatchSampler):
         drop_last: Whether to leave out an incomplete batch at the end.
         embeddings: A teacher's embeddings, shape (rows, d), row i for row i of the dataset.
         seed: Seed of the order.
-        **kwargs: What the trainer gives and this sampler has no use for.
+        **kwargs: What else the trainer gives; unused.
     """
 
     def __init__(
@@ -55,28 +55,25 @@ class LengthBatchSampler(DefaultBatchSampler):
     def __iter__(self) -> Iterator[list[int]]:
         rng = np.random.default_rng((self.seed, self.epoch))
         order = rng.permutation(len(self.lengths))
-        pool = self.batch_size * _POOL
+        pool, step = self.batch_size * _POOL, self.batch_size * _TOPICS
         for start in range(0, len(order), pool):
             rows = order[start : start + pool]
             rows = rows[np.argsort(self.lengths[rows], kind="stable")]
-            batches = self._cut(rows, rng)
+            whole = len(rows) // self.batch_size * self.batch_size
+            batches: list[np.ndarray] = []
+            for first in range(0, whole, step):
+                part = rows[first : min(first + step, whole)]
+                if self.embeddings is not None:
+                    part = self._by_topic(part, self.embeddings, rng)
+                batches += list(part.reshape(-1, self.batch_size))
+            if whole < len(rows) and not self.drop_last:
+                batches.append(rows[whole:])
             for index in rng.permutation(len(batches)):
                 yield batches[index].tolist()
 
     def __len__(self) -> int:
         whole, rest = divmod(len(self.lengths), self.batch_size)
         return whole + bool(rest and not self.drop_last)
-
-    def _cut(self, rows: np.ndarray, rng: np.random.Generator) -> list[np.ndarray]:
-        whole = len(rows) // self.batch_size * self.batch_size
-        batches: list[np.ndarray] = []
-        step = self.batch_size * _TOPICS
-        for start in range(0, whole, step):
-            part = rows[start : min(start + step, whole)]
-            if self.embeddings is not None:
-                part = self._by_topic(part, self.embeddings, rng)
-            batches += list(part.reshape(-1, self.batch_size))
-        return batches if self.drop_last or whole == len(rows) else [*batches, rows[whole:]]
 
     def _by_topic(self, rows: np.ndarray, embeddings: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """The rows in the order of the batches that they are dealt out to."""

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-import logging
-from pathlib import Path
+from itertools import chain
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
-from sentence_transformers.base.evaluation import BaseEvaluator
 from sentence_transformers.util import batch_to_device
+from typing_extensions import override
 
 from ..errors import InputError
-from .encoding import append_csv, encode_distinct, unit_rows
+from ..models.encoders import distinct_embeddings
+from ..utils.chunks import chunked
+from .base import Evaluation, MetricsEvaluator
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from sentence_transformers import SentenceTransformer
 
-logger = logging.getLogger(__name__)
+    from ..models.encoders import Encoder
 
 _BLOCK_ROWS = 1024
 
@@ -53,7 +54,7 @@ def uniformity(vectors: np.ndarray, t: float = 2.0) -> float:
     return float(np.log(total / (n * (n - 1) / 2)))
 
 
-class AlignmentUniformityEvaluator(BaseEvaluator):
+class AlignmentUniformityEvaluator(MetricsEvaluator):
     """Alignment and uniformity on the unit sphere (Wang & Isola, 2020), to choose checkpoints without scored pairs.
 
     Metrics, each after ``NAME_`` if there is a name: ``alignment`` of the positives and ``uniformity`` of the distinct
@@ -92,85 +93,66 @@ class AlignmentUniformityEvaluator(BaseEvaluator):
         name: str = "",
         write_csv: bool = True,
     ) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__("alignment_uniformity", name, "alignment_uniformity", batch_size, write_csv, False)
         self.pairs = list(pairs or ())
-        self.sentences = list(dict.fromkeys(sentences or (text for pair in self.pairs for text in pair)))
+        self.sentences = list(dict.fromkeys(sentences or chain.from_iterable(self.pairs)))
         if len(self.sentences) < 2:
             raise InputError(f"Uniformity needs two distinct sentences or more; there are {len(self.sentences)}.")
         self.alpha = alpha
         self.t = t
-        self.batch_size = batch_size
         self.seed = seed
-        self.name = name
-        self.write_csv = write_csv
-        self.csv_file = f"alignment_uniformity{f'_{name}' if name else ''}_results.csv"
-        self.primary_metric = f"{name}_alignment_uniformity" if name else "alignment_uniformity"
 
-    def __call__(  # type: ignore[override]
-        self, model: SentenceTransformer, output_path: str | None = None, epoch: int = -1, steps: int = -1
-    ) -> dict[str, float]:
-        """Measure the model, write the CSV and note the metrics in the model card.
-
-        Args:
-            model: The model.
-            output_path: Folder of the CSV; ``None`` writes none.
-            epoch: Epoch, for the CSV.
-            steps: Step, for the CSV.
-
-        Returns:
-            The metrics.
-
-        Raises:
-            InputError: Zero or non-finite embeddings; no pairs and no active dropout.
-        """
-        paired = [text for pair in self.pairs for text in pair]
-        rows, vectors = encode_distinct(cast("Any", model), [*self.sentences, *paired], self.batch_size)
-        views = self._pairs(rows, vectors) if self.pairs else self._dropout_views(model)
-        aligned = alignment(*views, alpha=self.alpha)
+    @override
+    def evaluate(self, model: Encoder) -> Evaluation:
+        texts = [*self.sentences, *chain.from_iterable(self.pairs)]
+        rows, vectors = distinct_embeddings(model, texts, self.batch_size)
+        if self.pairs:
+            first, second = (vectors[[rows[text] for text in side]] for side in zip(*self.pairs, strict=True))
+        else:
+            first, second = self._dropout_views(cast("SentenceTransformer", model))
+        aligned = alignment(first, second, self.alpha)
         uniform = uniformity(vectors[: len(self.sentences)], self.t)
-        metrics = self.prefix_name_to_metrics(
-            {"alignment": aligned, "uniformity": uniform, "alignment_uniformity": -(aligned + uniform)}, self.name
-        )
-        logger.info("Alignment %.4f, uniformity %.4f after epoch %s, step %s", aligned, uniform, epoch, steps)
-        if output_path is not None and self.write_csv:
-            append_csv(Path(output_path) / self.csv_file, {"epoch": epoch, "steps": steps, **metrics})
-        self.store_metrics_in_model_card_data(model, metrics, epoch, steps)
-        return metrics
+        found = {"alignment": aligned, "uniformity": uniform, "alignment_uniformity": -(aligned + uniform)}
+        return Evaluation(self.prefixed(found), {})
 
+    @override
     def get_config_dict(self) -> dict[str, Any]:
-        """What the model card says of this evaluator."""
         positives = f"{len(self.pairs)} pairs" if self.pairs else "dropout views"
         return {"positives": positives, "sentences": len(self.sentences), "alpha": self.alpha, "t": self.t}
 
     @property
+    @override
     def description(self) -> str:
-        """What the model card calls it."""
         return "Alignment and Uniformity"
-
-    def _pairs(self, rows: dict[str, int], vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        first, second = ([rows[pair[side]] for pair in self.pairs] for side in (0, 1))
-        return vectors[first], vectors[second]
 
     def _dropout_views(self, model: SentenceTransformer) -> tuple[np.ndarray, np.ndarray]:
         """Encode each sentence twice in training mode; the training's random state and mode are as before, after."""
+        if not hasattr(model, "train"):
+            raise InputError("The model has no dropout, so it gives no two views of a sentence: give pairs.")
         sentences = sorted(self.sentences, key=len)
         was_training = model.training
         with torch.random.fork_rng(), torch.no_grad():
             torch.manual_seed(self.seed)
             model.train()
             try:
-                first, second = (self._embed(model, sentences) for _ in range(2))
+                first, second = (distinct_embeddings(_Dropout(model), sentences, self.batch_size)[1] for _ in "12")
             finally:
                 model.train(was_training)
         if np.array_equal(first, second):
             raise InputError("The model has no active dropout, so its two views are the same: give pairs.")
-        return unit_rows(first, sentences), unit_rows(second, sentences)
+        return first, second
 
-    def _embed(self, model: SentenceTransformer, sentences: list[str]) -> np.ndarray:
-        prompt = model.prompts.get(model.default_prompt_name) if model.default_prompt_name else None
+
+class _Dropout:
+    """Encodes in the mode that the model is in, where ``SentenceTransformer.encode`` switches dropout off."""
+
+    def __init__(self, model: SentenceTransformer) -> None:
+        self.model = model
+
+    def encode(self, sentences: list[str], /, *, batch_size: int, **_: Any) -> np.ndarray:
+        prompt = self.model.prompts.get(self.model.default_prompt_name or "")
         parts = []
-        for start in range(0, len(sentences), self.batch_size):
-            features = model.preprocess(sentences[start : start + self.batch_size], prompt=prompt)
-            output = model(batch_to_device(features, model.device))
-            parts.append(output["sentence_embedding"].float().cpu().numpy())
+        for chunk in chunked(sentences, batch_size):
+            features = batch_to_device(self.model.preprocess(chunk, prompt=prompt), self.model.device)
+            parts.append(self.model(features)["sentence_embedding"].float().cpu().numpy())
         return np.concatenate(parts)

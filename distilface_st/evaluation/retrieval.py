@@ -1,23 +1,25 @@
-"""Retrieval: how far up the right document comes when a query is searched among all documents."""
+"""Retrieval: how far up the right document comes when a query is searched among all documents.
+
+Not the stock ``InformationRetrievalEvaluator``, because it orders ties by id, so that a collapsed model finds some
+documents, gives scores for embeddings of NaN, and takes three times as long (7 s, not 2, for 10,000 queries among as
+many documents, and 2.6 GB).
+"""
 
 from __future__ import annotations
 
-import logging
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from sentence_transformers.base.evaluation import BaseEvaluator
+from typing_extensions import override
 
 from ..errors import InputError
-from .encoding import append_csv, encode_distinct
+from ..models.encoders import distinct_embeddings
+from .base import Evaluation, MetricsEvaluator
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from .encoding import AnyEncoder
-
-logger = logging.getLogger(__name__)
+    from ..models.encoders import Encoder
 
 _QUERIES_AT_ONCE = 1024
 _TIE = 1e-6
@@ -49,20 +51,20 @@ def ranks_of_own(queries: np.ndarray, documents: np.ndarray, own: np.ndarray | N
 
 
 def scores_of_ranks(ranks: np.ndarray) -> dict[str, float]:
-    """``mrr10``, ``recall1`` and ``recall10`` of ranks from 1, as :class:`RetrievalEvaluator` defines them."""
+    """``mrr@10``, ``recall@1`` and ``recall@10`` of ranks from 1, as :class:`RetrievalEvaluator` defines them."""
     return {
-        "mrr10": float(np.where(ranks <= 10, 1 / ranks, 0).mean()),
-        "recall1": float((ranks <= 1).mean()),
-        "recall10": float((ranks <= 10).mean()),
+        "mrr@10": float(np.where(ranks <= 10, 1 / ranks, 0).mean()),
+        "recall@1": float((ranks <= 1).mean()),
+        "recall@10": float((ranks <= 10).mean()),
     }
 
 
-class RetrievalEvaluator(BaseEvaluator):
+class RetrievalEvaluator(MetricsEvaluator):
     """Searches each query among all documents, of which exactly one, that of the same position, is the right one.
 
-    Metrics, all from 0 to 1: ``NAME_mrr10`` (the primary one), the mean of 1 / rank of the right document, 0 beyond
-    rank 10; ``NAME_recall1`` and ``NAME_recall10``, the share of queries whose right document comes first or among the
-    first ten. Similarity is cosine. Ties count against the query, see :func:`ranks_of_own`.
+    Metrics, all from 0 to 1: ``NAME_mrr@10`` (the primary one), the mean of 1 / rank of the right document, 0 beyond
+    rank 10; ``NAME_recall@1`` and ``NAME_recall@10``, the share of queries whose right document comes first or among
+    the first ten. Similarity is cosine. Ties count against the query, see :func:`ranks_of_own`.
 
     Args:
         queries: Texts to search with.
@@ -79,7 +81,7 @@ class RetrievalEvaluator(BaseEvaluator):
         ::
 
             evaluator = RetrievalEvaluator(["How are lists sorted?"], ["Lists are sorted by list.sort()."])
-            evaluator(model)["retrieval_mrr10"]
+            evaluator(model)["retrieval_mrr@10"]
     """
 
     def __init__(
@@ -91,62 +93,37 @@ class RetrievalEvaluator(BaseEvaluator):
         write_csv: bool = True,
         show_progress_bar: bool = False,
     ) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__("retrieval_evaluation", name, "mrr@10", batch_size, write_csv, show_progress_bar)
+        self.queries = list(queries)
+        self.documents = list(documents)
         if not queries or len(queries) != len(documents):
             raise InputError(
                 f"Retrieval needs queries and one document each; these are {len(queries)} queries and "
                 f"{len(documents)} documents."
             )
-        self.queries = list(queries)
-        self.documents = list(documents)
-        self.batch_size = batch_size
-        self.name = name
-        self.write_csv = write_csv
-        self.show_progress_bar = show_progress_bar
-        self.csv_file = f"retrieval_evaluation{f'_{name}' if name else ''}_results.csv"
-        self.primary_metric = f"{name}_mrr10" if name else "mrr10"
 
-    def __call__(  # type: ignore[override]
-        self, model: AnyEncoder, output_path: str | None = None, epoch: int = -1, steps: int = -1
-    ) -> dict[str, float]:
-        """Score the model, write the CSV and note the metrics in the model card.
-
-        Args:
-            model: The model.
-            output_path: Folder of the CSV; ``None`` writes none.
-            epoch: Epoch, for the CSV.
-            steps: Step, for the CSV.
-
-        Returns:
-            The metrics.
+    def score(self, model: Encoder) -> dict[str, float]:
+        """``mrr@10``, ``recall@1`` and ``recall@10`` of the model.
 
         Raises:
             InputError: Zero or non-finite embeddings.
         """
-        metrics = self.prefix_name_to_metrics(self.score(model), self.name)
-        logger.info("Retrieval after epoch %s, step %s: %s", epoch, steps, metrics)
-        if output_path is not None and self.write_csv:
-            append_csv(Path(output_path) / self.csv_file, {"epoch": epoch, "steps": steps, **metrics})
-        self.store_metrics_in_model_card_data(cast("Any", model), metrics, epoch, steps)
-        return metrics
+        (query_rows, queries), (rows, documents) = (
+            distinct_embeddings(model, texts, self.batch_size, self.show_progress_bar)
+            for texts in (self.queries, self.documents)
+        )
+        own = np.array([rows[text] for text in self.documents])
+        return scores_of_ranks(ranks_of_own(queries[[query_rows[text] for text in self.queries]], documents, own))
 
-    def score(self, model: AnyEncoder) -> dict[str, float]:
-        """``mrr10``, ``recall1`` and ``recall10`` of the model.
+    @override
+    def evaluate(self, model: Encoder) -> Evaluation:
+        return Evaluation(self.prefixed(self.score(model)), {})
 
-        Raises:
-            InputError: Zero or non-finite embeddings.
-        """
-        query_rows, queries = encode_distinct(model, self.queries, self.batch_size, self.show_progress_bar)
-        rows, documents = encode_distinct(model, self.documents, self.batch_size, self.show_progress_bar)
-        queries = queries[[query_rows[text] for text in self.queries]]
-        ranks = ranks_of_own(queries, documents, np.array([rows[text] for text in self.documents]))
-        return scores_of_ranks(ranks)
-
+    @override
     def get_config_dict(self) -> dict[str, Any]:
-        """What the model card says of this evaluator."""
         return {"queries": len(self.queries), "documents": len(set(self.documents))}
 
     @property
+    @override
     def description(self) -> str:
-        """What the model card calls it."""
         return "Information Retrieval"

@@ -2,45 +2,137 @@
 
 from __future__ import annotations
 
-import logging
+import os
 import time
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict, cast
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, get_args
 
 import numpy as np
-from sentence_transformers.base.evaluation import BaseEvaluator
+from scipy.stats import rankdata
 from torch import nn
+from typing_extensions import override
 
-from ..datasets.sts import AVERAGE6, STSTask, load_sts
+from ..datasets.sts import AVERAGE5, AVERAGE6, STSTask, former_source, load_sts
 from ..errors import InputError
-from ..models.fingerprint import model_fingerprint
+from ..models.encoders import distinct_embeddings, open_encoder
+from ..models.fingerprint import encoder_fingerprint, model_fingerprint
 from ..utils.provenance import command, text_fingerprint, versions
-from .correlation import AVERAGES, averages, check_aggregation, score_task
-from .encoding import append_csv, encode_distinct
+from .base import Evaluation, MetricsEvaluator
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from .correlation import Aggregation, TaskScore
-    from .encoding import AnyEncoder
+    from ..models.encoders import Encoder
 
-logger = logging.getLogger(__name__)
+Aggregation = Literal["all", "mean", "wmean"]
+AGGREGATIONS: tuple[str, ...] = get_args(Aggregation)
+
+AVERAGES = {"average5": AVERAGE5, "average6": AVERAGE6}
+"""Which sets an average is over: the paper's five, and those with STS16."""
+
+_DECIMALS = 6
+"""Beyond these, float32 cosines of equal texts differ by rounding and by the batch they were in: to a rank, a tie."""
 
 
-def distinct_labels(tasks: STSTask | Sequence[STSTask]) -> tuple[STSTask, ...]:
+@dataclass(frozen=True)
+class Correlation:
+    """How well similarities agree with gold scores, both from -1 to 1, over so many pairs."""
+
+    spearman: float
+    pearson: float
+    pairs: int
+
+
+@dataclass(frozen=True)
+class TaskScore:
+    """The score of one STS set, and of each of its subsets."""
+
+    label: str
+    total: Correlation
+    subsets: dict[str, Correlation]
+
+
+def score_task(task: STSTask, similarities: np.ndarray, aggregation: Aggregation = "all") -> TaskScore:
+    """Score one STS set.
+
+    Args:
+        task: The set.
+        similarities: Cosine similarity of each pair, subset after subset, shape (pairs,).
+        aggregation: ``all``: one correlation over all pairs; ``mean``: the mean of the subsets' correlations;
+            ``wmean``: that mean weighted by pairs.
+
+    Returns:
+        Spearman and Pearson correlation, in all and by subset. Ties, which are similarities equal to six decimals, get
+        their average rank.
+
+    Raises:
+        InputError: Constant scores or similarities; a mean over subsets that the source does not tell apart.
+    """
+    check_tasks(task, aggregation)
+    bounds = np.cumsum([len(subset) for subset in task.subsets])[:-1]
+    parts = np.split(np.asarray(similarities, dtype=np.float64), bounds)
+    subsets = {
+        subset.name: _correlate(subset.scores, part, f"{task.label}, {subset.name}")
+        for subset, part in zip(task.subsets, parts, strict=True)
+    }
+    if aggregation == "all":
+        return TaskScore(task.label, _correlate(task.scores, similarities, task.label), subsets)
+    found = list(subsets.values())
+    weights = [part.pairs if aggregation == "wmean" else 1 for part in found]
+    spearman = np.average([part.spearman for part in found], weights=weights)
+    pearson = np.average([part.pearson for part in found], weights=weights)
+    return TaskScore(task.label, Correlation(float(spearman), float(pearson), len(task)), subsets)
+
+
+def averages(scores: dict[str, float]) -> dict[str, float | None]:
+    """``average5`` (STS12-15 and STS-B, the paper's) and ``average6`` (with STS16), each ``None`` if a member lacks."""
+    return {
+        name: float(np.mean([scores[member] for member in members])) if set(members) <= scores.keys() else None
+        for name, members in AVERAGES.items()
+    }
+
+
+def check_tasks(tasks: STSTask | Sequence[STSTask], aggregation: str) -> tuple[STSTask, ...]:
     """The tasks as a tuple.
 
     Raises:
-        InputError: None, or two of the same label.
+        InputError: None, two of the same label, an unknown aggregation, or a mean over subsets that are not told apart.
     """
     tasks = (tasks,) if isinstance(tasks, STSTask) else tuple(tasks)
     labels = [task.label for task in tasks]
     if not tasks or len(set(labels)) < len(labels):
         raise InputError(f"STS sets must be one or more, each once; these are {', '.join(labels) or 'none'}.")
+    if aggregation not in AGGREGATIONS:
+        raise InputError(f"{aggregation!r} is no aggregation: choose from {', '.join(AGGREGATIONS)}.")
+    merged = [task.label for task in tasks if task.merged]
+    if aggregation != "all" and merged:
+        raise InputError(
+            f"{', '.join(merged)} came without subsets, so there is no {aggregation} over them: use 'all', or load "
+            "the sets from a folder in SentEval's layout."
+        )
     return tasks
 
 
-class STSEvaluator(BaseEvaluator):
+def _correlate(gold: np.ndarray, similarities: np.ndarray, where: str) -> Correlation:
+    gold, similarities = np.asarray(gold, dtype=np.float64), np.asarray(similarities, dtype=np.float64)
+    if len(gold) < 2 or np.ptp(gold) == 0:
+        raise InputError(f"{where}: all {len(gold)} gold score(s) are the same, so no correlation is defined.")
+    if not np.ptp(similarities) > 10**-_DECIMALS:
+        raise InputError(
+            f"{where}: all similarities are {similarities[0]:.6f}, so no correlation is defined: the model does "
+            "not tell these sentences apart."
+        )
+    spearman = _pearson(rankdata(gold), rankdata(similarities.round(_DECIMALS)))
+    return Correlation(spearman, _pearson(gold, similarities), len(gold))
+
+
+def _pearson(x: np.ndarray, y: np.ndarray) -> float:
+    x, y = x - x.mean(), y - y.mean()
+    return float(np.clip(x @ y / np.sqrt((x @ x) * (y @ y)), -1, 1))
+
+
+class STSEvaluator(MetricsEvaluator):
     """Scores a model on one or more STS sets, encoding each distinct sentence of all of them once.
 
     The protocol is SimCSE's (Gao, Yao, Chen, 2021, appendix B) and the paper's: cosine similarity, whatever similarity
@@ -53,7 +145,7 @@ class STSEvaluator(BaseEvaluator):
 
     Args:
         tasks: The sets.
-        aggregation: ``all``, ``mean`` or ``wmean``, see :func:`distilface_st.evaluation.correlation.score_task`.
+        aggregation: ``all``, ``mean`` or ``wmean``, see :func:`score_task`.
         batch_size: Sentences in one forward pass.
         name: See above.
         primary: What chooses checkpoints: a label, ``average``, ``average5`` or ``average6``. By default STS-B's dev
@@ -83,96 +175,80 @@ class STSEvaluator(BaseEvaluator):
         write_csv: bool = True,
         show_progress_bar: bool = False,
     ) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.tasks = distinct_labels(tasks)
-        check_aggregation(self.tasks, aggregation)
+        self.tasks = check_tasks(tasks, aggregation)
         self.aggregation = aggregation
-        self.batch_size = batch_size
-        self.write_csv = write_csv
-        self.show_progress_bar = show_progress_bar
+        labels = [task.label for task in self.tasks]
+        self._labels = dict(zip(labels, labels if len(labels) > 1 else [""], strict=True))
+        super().__init__(
+            "sts_evaluation",
+            name or ("" if len(labels) > 1 else labels[0]),
+            self._metric(self._chosen(primary)),
+            batch_size,
+            write_csv,
+            show_progress_bar,
+        )
+        self.name = self.name or "STS"  # what the model card calls the data
         self.csv_file = f"sts_evaluation{f'_{name}' if name else ''}_results.csv"
-        self._prefix = name or (self.tasks[0].label if len(self.tasks) == 1 else "")
-        self.name = self._prefix or "STS"
-        self.primary_metric = self._metric(self._primary(primary))
 
-    def __call__(  # type: ignore[override]
-        self, model: AnyEncoder, output_path: str | None = None, epoch: int = -1, steps: int = -1
-    ) -> dict[str, float]:
-        """Score the model, write the CSV and note the metrics in the model card.
-
-        Args:
-            model: The model.
-            output_path: Folder of the CSV; ``None`` writes none.
-            epoch: Epoch, for the CSV.
-            steps: Step, for the CSV.
-
-        Returns:
-            The metrics.
-
-        Raises:
-            InputError: Zero or non-finite embeddings, or similarities that are all the same.
-        """
-        found = self.score(model)
-        metrics = self._metrics(found)
-        logger.info("STS after epoch %s, step %s: %s = %.4f", epoch, steps, self.primary_metric, self._best_of(metrics))
-        if output_path is not None and self.write_csv:
-            subsets = {
-                f"{score.label}/{name}_{kind}_cosine": getattr(part, kind)
-                for score in found
-                for name, part in score.subsets.items()
-                for kind in ("spearman", "pearson")
-            }
-            append_csv(Path(output_path) / self.csv_file, {"epoch": epoch, "steps": steps, **metrics, **subsets})
-        self.store_metrics_in_model_card_data(cast("Any", model), metrics, epoch, steps)
-        return metrics
-
-    def score(self, model: AnyEncoder) -> list[TaskScore]:
+    def score(self, model: Encoder) -> list[TaskScore]:
         """Score the model on each set, in the order given, subsets included.
 
         Raises:
             InputError: As calling the evaluator does.
         """
         sentences = (text for task in self.tasks for text in (*task.sentences1, *task.sentences2))
-        rows, vectors = encode_distinct(model, sentences, self.batch_size, self.show_progress_bar)
-        return [score_task(task, _cosines(task, rows, vectors), self.aggregation) for task in self.tasks]
+        rows, vectors = distinct_embeddings(model, sentences, self.batch_size, self.show_progress_bar)
+        scores = []
+        for task in self.tasks:
+            first, second = (vectors[[rows[text] for text in side]] for side in (task.sentences1, task.sentences2))
+            scores.append(score_task(task, np.einsum("ij,ij->i", first, second), self.aggregation))
+        return scores
 
-    def get_config_dict(self) -> dict[str, Any]:
-        """What the model card says of this evaluator."""
-        return {"aggregation": self.aggregation, "pairs": {task.label: len(task) for task in self.tasks}}
-
-    @property
-    def description(self) -> str:
-        """What the model card calls it."""
-        return "Semantic Similarity"
-
-    def _primary(self, primary: str | None) -> str:
-        labels = [task.label for task in self.tasks]
-        several = len(labels) > 1
-        known = [name for name, members in AVERAGES.items() if several and set(members) <= set(labels)]
-        choices = [*labels, *(["average"] if several else []), *known]
-        if primary is None:
-            return next((name for name in ("STS-B-dev", "STS-B") if name in labels), choices[len(labels) * several])
-        if primary not in choices:
-            raise InputError(f"{primary!r} is no metric of this evaluation: choose from {', '.join(choices)}.")
-        return primary
-
-    def _metric(self, label: str, kind: str = "spearman") -> str:
-        parts = [self._prefix, f"{kind}_cosine"] if len(self.tasks) == 1 else [self._prefix, label, f"{kind}_cosine"]
-        return "_".join(part for part in parts if part)
-
-    def _metrics(self, found: list[TaskScore]) -> dict[str, float]:
+    @override
+    def evaluate(self, model: Encoder) -> Evaluation:
+        found = self.score(model)
         metrics = {}
         for score in found:
             metrics[self._metric(score.label)] = score.total.spearman
             metrics[self._metric(score.label, "pearson")] = score.total.pearson
         if len(found) > 1:
             scores = {score.label: score.total.spearman for score in found}
-            metrics[self._metric("average")] = float(np.mean(list(scores.values())))
-            metrics |= {self._metric(name): value for name, value in averages(scores).items() if value is not None}
-        return metrics
+            means = {"average": float(np.mean(list(scores.values()))), **averages(scores)}
+            metrics |= {self._metric(name): value for name, value in means.items() if value is not None}
+        subsets = {
+            f"{score.label}/{name}_{kind}_cosine": getattr(part, kind)
+            for score in found
+            for name, part in score.subsets.items()
+            for kind in ("spearman", "pearson")
+        }
+        return Evaluation(self.prefixed(metrics), subsets)
 
-    def _best_of(self, metrics: dict[str, float]) -> float:
-        return metrics[cast("str", self.primary_metric)]
+    @override
+    def get_config_dict(self) -> dict[str, Any]:
+        return {"aggregation": self.aggregation, "pairs": {task.label: len(task) for task in self.tasks}}
+
+    @property
+    @override
+    def description(self) -> str:
+        return "Semantic Similarity"
+
+    def _chosen(self, primary: str | None) -> str:
+        """The label or average that chooses checkpoints."""
+        labels = list(self._labels)
+        choices = labels
+        if len(labels) > 1:
+            choices = [*labels, "average", *(name for name, sets in AVERAGES.items() if set(sets) <= set(labels))]
+        if primary is None:
+            fallback = "average" if len(labels) > 1 else labels[0]
+            return next((name for name in ("STS-B-dev", "STS-B") if name in labels), fallback)
+        if primary not in choices:
+            raise InputError(f"{primary!r} is no metric of this evaluation: choose from {', '.join(choices)}.")
+        return primary
+
+    def _metric(self, label: str, kind: str = "spearman") -> str:
+        # A single set is named by the evaluator's own name, which prefixes all metrics.
+        label = self._labels.get(label, label)
+        return f"{label}_{kind}_cosine" if label else f"{kind}_cosine"
 
 
 class STSReport(TypedDict):
@@ -181,7 +257,8 @@ class STSReport(TypedDict):
     Keys: ``model`` (its name), ``aggregation``, ``scores`` (Spearman of each set), ``subsets`` (Spearman of each subset
     of each set), ``average5`` and ``average6`` (``None`` where a member is not scored), ``pairs`` (of each set),
     ``seconds`` (encoding and scoring), ``versions``, ``pearson`` (of each set), ``command``, ``seed`` (``None``:
-    nothing here is random), ``model_fingerprint`` (``None`` where it is no torch module), ``data_fingerprint``.
+    nothing here is random), ``model_fingerprint`` (of a torch model's weights or an exported one's graphs, else
+    ``None``), ``data_fingerprint``.
     """
 
     model: str
@@ -201,38 +278,55 @@ class STSReport(TypedDict):
 
 
 def sts_suite(
-    model: AnyEncoder,
-    source: Path | str | None = None,
+    model: Encoder | str | os.PathLike[str],
+    sts_dir: Path | str | None = None,
     tasks: Sequence[str | STSTask] | None = None,
     aggregation: Aggregation = "all",
     batch_size: int = 64,
     model_name: str | None = None,
     show_progress_bar: bool = False,
+    *,
+    source: Path | str | None = None,
 ) -> STSReport:
     """Score a model on all STS sets in one encoding pass.
 
     Args:
-        model: Anything with ``encode``.
-        source: Where named sets come from, see :func:`distilface_st.datasets.sts.load_sts`.
+        model: Anything with ``encode``, or what :func:`distilface_st.models.encoders.open_encoder` opens by name.
+        sts_dir: Where named sets come from, see :func:`distilface_st.load_sts`.
         tasks: Names of sets, and sets. By default STS12 to STS16 and STS-B.
-        aggregation: ``all``, ``mean`` or ``wmean``, see :func:`distilface_st.evaluation.correlation.score_task`.
+        aggregation: ``all``, ``mean`` or ``wmean``, see :func:`score_task`.
         batch_size: Sentences in one forward pass.
-        model_name: What to call the model in the report; by default its class.
+        model_name: What to call the model in the report; by default the name it was opened by, else its class.
         show_progress_bar: Whether the encoder shows its progress.
+        source: Former name of ``sts_dir``; the next release drops it.
 
     Returns:
         The report, ready for JSON.
 
     Raises:
-        InputError: As :func:`load_sts` and :class:`STSEvaluator` do.
+        InputError: As :func:`distilface_st.load_sts` and :class:`STSEvaluator` do.
+
+    Example:
+        ::
+
+            sts_suite("distilface-mini", "data/sts")["average6"]
     """
-    loaded = [task if isinstance(task, STSTask) else load_sts(task, source) for task in tasks or AVERAGE6]
+    sts_dir = former_source(sts_dir, source)
+    loaded = [task if isinstance(task, STSTask) else load_sts(task, sts_dir) for task in tasks or AVERAGE6]
     evaluator = STSEvaluator(loaded, aggregation, batch_size, show_progress_bar=show_progress_bar)
+    if isinstance(model, str | os.PathLike):
+        model_name = model_name or str(model)
+        model = open_encoder(model)
     start = time.perf_counter()
     found = evaluator.score(model)
     seconds = time.perf_counter() - start
     scores = {score.label: score.total.spearman * 100 for score in found}
     average = averages(scores)
+    fingerprint = None
+    if isinstance(model, nn.Module):
+        fingerprint = model_fingerprint(model)
+    elif hasattr(model, "manifest"):  # an EdgeEncoder has graphs
+        fingerprint = encoder_fingerprint(model)
     return STSReport(
         model=model_name or type(model).__name__,
         aggregation=aggregation,
@@ -246,12 +340,6 @@ def sts_suite(
         pearson={score.label: score.total.pearson * 100 for score in found},
         command=command(),
         seed=None,
-        model_fingerprint=model_fingerprint(model) if isinstance(model, nn.Module) else None,
+        model_fingerprint=fingerprint,
         data_fingerprint=text_fingerprint(task.fingerprint for task in loaded),
     )
-
-
-def _cosines(task: STSTask, rows: dict[str, int], vectors: np.ndarray) -> np.ndarray:
-    first = vectors[[rows[sentence] for sentence in task.sentences1]]
-    second = vectors[[rows[sentence] for sentence in task.sentences2]]
-    return np.asarray(np.einsum("ij,ij->i", first, second))

@@ -2,37 +2,38 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import platform
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from sentence_transformers import SentenceTransformer
+from torch import Tensor, nn
 
 from ..datasets.python_docs import python_sentences
 from ..errors import InputError
+from ..evaluation.sts import sts_suite
 from ..inference.manifest import Graph, describe_files
 from ..models.build import compose
 from ..models.load import load_model
 from ..modules import OnnxEncoder
 from ..utils.files import atomic_folder
-from .card import write_export_card
-from .cpu import saturates_int8
-from .folder import CALIBRATION_SENTENCES, new_manifest, save_tokenizer, save_truncate_dim, text_batches
-from .formats import FORMATS
-from .sensitivity import most_sensitive_first
+from .folder import CALIBRATION_SENTENCES, export_card, new_manifest, save_tokenizer, save_truncate_dim, text_batches
+from .graph_format import GraphSpec
+from .onnx_format import OnnxFormat
+from .openvino_format import OpenVINOFormat
 from .sentence_graph import SentenceGraph
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Callable, Collection, Sequence
-    from pathlib import Path
-
-    import numpy as np
 
     from ..datasets.sts import STSTask
     from ..inference.manifest import Manifest
-    from .formats import GraphFormat
+    from .graph_format import GraphFormat
 
+FORMATS: dict[str, type[GraphFormat]] = {"onnx": OnnxFormat, "openvino": OpenVINOFormat}
 PRECISIONS = ("fp32", "fp16", "int8")
 ACTIVATIONS = ("dynamic", "static")
 
@@ -58,7 +59,7 @@ def export_model(
     :class:`distilface_st.EdgeEncoder`, without torch.
 
     Args:
-        model: A model of a transformer encoder, or its folder or Hub name.
+        model: A model of a transformer encoder, or its folder or name as :func:`distilface_st.load_model` takes it.
         output: The folder; an existing one is replaced as a whole, when all is done.
         formats: ``onnx``, ``openvino`` or both; with both, ``runtime="auto"`` picks the faster one where it runs.
         precision: ``fp32``; ``fp16``, which halves the file and computes in float32 (or in what the engine prefers);
@@ -89,78 +90,82 @@ def export_model(
             EdgeEncoder("my-export").encode(["It is sunny."])
     """
     formats = [formats] if isinstance(formats, str) else list(formats)
-    _check_options(formats, precision, activations, calibration, scored_pairs, max_loss)
+    choices = [(kind, tuple(FORMATS)) for kind in formats] + [(precision, PRECISIONS), (activations, ACTIVATIONS)]
+    for value, allowed in choices:
+        if value not in allowed:
+            raise InputError(f"{value!r} is not one of {', '.join(allowed)}.")
+    is_int8 = precision == "int8"
+    if not formats:
+        raise InputError(f"Name a format: {', '.join(FORMATS)}.")
+    if calibration is not None and not is_int8:
+        raise InputError("Calibration sentences are for int8.")
+    if max_loss is not None and (not is_int8 or scored_pairs is None):
+        raise InputError("A maximal loss is for int8, and needs scored pairs to measure it on.")
     if not isinstance(model, SentenceTransformer):
         name = name or str(model)
         model = load_model(model, device="cpu")
     progress("reading the model")
     graph = SentenceGraph(model)
-    manifest = new_manifest(model, graph, precision, activations if precision == "int8" else None, name)
+    manifest = new_manifest(model, graph, precision, activations if is_int8 else None, name)
     with atomic_folder(output) as folder:
         save_tokenizer(model, folder, manifest)
-        batches = (
-            text_batches(folder, manifest, calibration or python_sentences(CALIBRATION_SENTENCES))
-            if precision == "int8"
-            else []
+        spec = GraphSpec(
+            graph,
+            precision,
+            manifest.max_seq_length,
+            text_batches(folder, manifest, calibration or python_sentences(CALIBRATION_SENTENCES)) if is_int8 else [],
+            static=is_int8 and activations == "static",
+            reduce_range=saturates_int8() if reduce_range is None else reduce_range,
         )
         before = _score(model, scored_pairs) if scored_pairs else None
         for kind in formats:
             progress(f"{kind}: converting")
-            built = FORMATS[kind](
-                graph,
-                precision,
-                precision == "int8" and activations == "static",
-                batches,
-                saturates_int8() if reduce_range is None else reduce_range,
-                manifest.max_seq_length,
-            )
-            manifest = _Attempt(model, folder, manifest, built, scored_pairs, before, progress).within(
-                max_loss, batches
-            )
-        _save_settings(model, folder, manifest)
-        write_export_card(folder, manifest)
+            writer = _GraphWriter(FORMATS[kind](spec), model, folder, manifest, scored_pairs, before, progress)
+            manifest = writer.write_within(max_loss)
+        manifest.write(folder)
+        _reopened(model, folder).save(str(folder), create_model_card=False)
+        save_truncate_dim(model, folder)
+        (folder / "README.md").write_text(export_card(folder, manifest), encoding="utf-8")
     return manifest
 
 
-class _Attempt:
-    """Writing one graph again and again, with more layers in float, until it scores well enough."""
+@dataclass(frozen=True)
+class _GraphWriter:
+    """Writes one graph, again and again with more layers in float where int8 costs too much."""
 
-    def __init__(
-        self,
-        model: SentenceTransformer,
-        folder: Path,
-        manifest: Manifest,
-        built: GraphFormat,
-        scored_pairs: STSTask | None,
-        before: float | None,
-        progress: Callable[[str], Any],
-    ) -> None:
-        self.model, self.folder, self.manifest, self.built = model, folder, manifest, built
-        self.scored_pairs, self.before, self.progress = scored_pairs, before, progress
+    built: GraphFormat
+    model: SentenceTransformer
+    folder: Path
+    manifest: Manifest
+    scored_pairs: STSTask | None
+    before: float | None
+    progress: Callable[[str], Any]
 
-    def within(self, max_loss: float | None, batches: Sequence[dict[str, np.ndarray]]) -> Manifest:
-        """The manifest of the graph with the fewest layers in float that loses no more than ``max_loss``."""
-        manifest = self._write(())
-        if max_loss is None or self._loss(manifest) <= max_loss:
-            return manifest
-        tensors = [{key: torch.from_numpy(value) for key, value in batch.items()} for batch in batches]
+    def write_within(self, max_loss: float | None) -> Manifest:
+        """The manifest with the graph that has the fewest layers in float and loses no more than ``max_loss``."""
+        spec = self.built.spec
+        written = self._write(())
+        if max_loss is None or self._loss(written) <= max_loss:
+            return written
         self.progress(f"{self.built.runtime}: finding the layers that int8 hurts")
-        order = most_sensitive_first(self.built.graph, tensors)
-        low, high = 0, len(order)
+        tensors = [{key: torch.from_numpy(value) for key, value in batch.items()} for batch in spec.batches]
+        order = most_sensitive_first(spec.graph, tensors)
         found = self._write(order)
         if self._loss(found) > max_loss:
             raise InputError(
-                f"int8 loses {self._loss(manifest):.2f} points, and still {self._loss(found):.2f} with every linear "
+                f"int8 loses {self._loss(written):.2f} points, and still {self._loss(found):.2f} with every linear "
                 f"layer in float: a loss of at most {max_loss} cannot be met. Nothing was written."
             )
+        # More layers in float all but always lose less, so halving finds how many it takes.
+        low, high = 0, len(order)
         while high - low > 1:
             middle = (low + high) // 2
-            manifest = self._write(order[:middle])
-            if self._loss(manifest) <= max_loss:
-                high, found = middle, manifest
+            written = self._write(order[:middle])
+            if self._loss(written) <= max_loss:
+                high, found = middle, written
             else:
                 low = middle
-        return found if manifest is found else self._write(order[:high])
+        return found if written is found else self._write(order[:high])
 
     def _write(self, keep_in_float: Collection[str]) -> Manifest:
         runtime = self.built.runtime
@@ -180,41 +185,66 @@ class _Attempt:
         return float(manifest.graphs[self.built.runtime].scores["loss"])
 
 
-def _check_options(
-    formats: Sequence[str],
-    precision: str,
-    activations: str,
-    calibration: Sequence[str] | None,
-    scored_pairs: STSTask | None,
-    max_loss: float | None,
-) -> None:
-    for value, allowed in (
-        *((kind, tuple(FORMATS)) for kind in formats),
-        (precision, PRECISIONS),
-        (activations, ACTIVATIONS),
-    ):
-        if value not in allowed:
-            raise InputError(f"{value!r} is not one of {', '.join(allowed)}.")
-    if not formats:
-        raise InputError(f"Name a format: {', '.join(FORMATS)}.")
-    if calibration is not None and precision != "int8":
-        raise InputError("Calibration sentences are for int8.")
-    if max_loss is not None and (precision != "int8" or scored_pairs is None):
-        raise InputError("A maximal loss is for int8, and needs scored pairs to measure it on.")
-
-
-def _save_settings(model: SentenceTransformer, folder: Path, manifest: Manifest) -> None:
-    """Write the manifest and what sentence-transformers keeps beside its modules."""
-    manifest.write(folder)
-    _reopened(model, folder).save(str(folder), create_model_card=False)
-    save_truncate_dim(model, folder)
-
-
 def _reopened(model: SentenceTransformer, folder: Path, runtime: str | None = None) -> SentenceTransformer:
     return compose(model, [OnnxEncoder(folder, runtime)], "cpu")
 
 
 def _score(model: SentenceTransformer, task: STSTask) -> float:
-    from ..evaluation.sts import sts_suite
-
     return sts_suite(model, tasks=[task])["scores"][task.label]
+
+
+@torch.no_grad()
+def most_sensitive_first(graph: SentenceGraph, batches: Sequence[dict[str, Tensor]]) -> list[str]:
+    """Order the encoder's linear layers by how much embeddings change when that layer alone computes in int8.
+
+    Found in torch, whatever the engine.
+
+    Args:
+        graph: The model.
+        batches: What the graph takes.
+
+    Returns:
+        Names of all linear layers, the one that changes embeddings most first.
+    """
+    reference = torch.cat([graph(**batch) for batch in batches])
+    distance = {}
+    for name, layer in linear_layers(graph).items():
+        weight = layer.weight.data
+        layer.weight.data = _rounded(weight, signed=True)
+        hook = layer.register_forward_pre_hook(lambda _, inputs: (_rounded(inputs[0], signed=False),))
+        found = torch.cat([graph(**batch) for batch in batches])
+        hook.remove()
+        layer.weight.data = weight
+        distance[name] = 1 - float(torch.cosine_similarity(found, reference).mean())
+    return sorted(distance, key=distance.__getitem__, reverse=True)
+
+
+def linear_layers(graph: SentenceGraph) -> dict[str, nn.Linear]:
+    """The encoder's linear layers by name, such as ``0.model.encoder.layer.3.output.dense``."""
+    return {f"0.{name}": layer for name, layer in graph.parts[0].named_modules() if isinstance(layer, nn.Linear)}
+
+
+def _rounded(values: Tensor, signed: bool) -> Tensor:
+    """Values after a round trip through 8 bits: symmetric a row, or with a zero point over all of them."""
+    if signed:
+        scale = values.abs().amax(dim=1, keepdim=True).clamp(min=1e-12) / 127
+        return (values / scale).round() * scale
+    low, high = values.min().clamp(max=0), values.max().clamp(min=0)
+    scale = ((high - low) / 255).clamp(min=1e-12)
+    return ((values - low) / scale).round() * scale + low
+
+
+def saturates_int8(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
+    """Whether 8-bit products of this processor may overflow 16 bits: x86 without VNNI.
+
+    Args:
+        cpuinfo: Where Linux lists the processor's flags. Where it is missing, x86 is taken to have no VNNI, which costs
+            a bit of precision and is always right.
+    """
+    if platform.machine().lower() not in ("x86_64", "amd64", "i386", "i686"):
+        return False
+    try:
+        flags = cpuinfo.read_text(encoding="utf-8")
+    except OSError:
+        return True
+    return "avx512_vnni" not in flags and "avx_vnni" not in flags

@@ -1,4 +1,4 @@
-"""What folders that run without torch have in common: their manifest, their tokenizer and text to try them on."""
+"""What lies in a folder that runs without torch, beside its graphs: manifest, tokenizer, settings and card."""
 
 from __future__ import annotations
 
@@ -8,19 +8,21 @@ from typing import TYPE_CHECKING
 import torch
 
 from ..errors import InputError
-from ..inference.engines import batch_feeds
+from ..inference.engines import EXTRAS, batch_feeds
 from ..inference.manifest import Manifest
 from ..inference.tokenization import TOKENIZER, SentenceTokenizer
 from ..models.fingerprint import model_fingerprint
+from ..utils.chunks import chunked
 from ..utils.provenance import command, versions
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
     import numpy as np
     from sentence_transformers import SentenceTransformer
 
+    from ..inference.manifest import Graph
     from .sentence_graph import SentenceGraph
 
 CALIBRATION_SENTENCES = 400
@@ -33,15 +35,10 @@ _PROBES = ("A man is playing a guitar.", "", "Ünïcödé, 漢字 and 🙂!", "o
 def new_manifest(
     model: SentenceTransformer, graph: SentenceGraph, precision: str, activations: str | None, name: str | None
 ) -> Manifest:
-    """The manifest of a model that has no graph yet.
-
-    Args:
-        model: The model.
-        graph: The same as one function.
-        precision: ``fp32``, ``fp16`` or ``int8``.
-        activations: For int8, ``dynamic`` or ``static``.
-        name: What to call the model; by default its class.
-    """
+    """The manifest of a model that has no graph yet; ``graph`` is the model as one function."""
+    positions = int(getattr(model[0].config, "max_position_embeddings", 0) or 512)
+    with torch.no_grad():
+        embedding = graph(**graph.example(1, 4, torch.Generator()))
     return Manifest(
         model={
             "name": name or type(model).__name__,
@@ -51,8 +48,8 @@ def new_manifest(
         },
         precision=precision,
         activations=activations,
-        dimension=_dimension(graph),
-        max_seq_length=_longest_input(model),
+        dimension=int(embedding.shape[1]),
+        max_seq_length=min(model.max_seq_length or positions, positions),
         pad_token_id=model.tokenizer.pad_token_id or 0,
         padding_side=model.tokenizer.padding_side,
         include_prompt=graph.include_prompt,
@@ -84,25 +81,104 @@ def save_truncate_dim(model: SentenceTransformer, folder: Path) -> None:
 
 
 def text_batches(folder: Path, manifest: Manifest, sentences: Sequence[str]) -> list[dict[str, np.ndarray]]:
-    """What a graph takes for real text, in batches of similar size.
-
-    Args:
-        folder: Where the tokenizer lies.
-        manifest: The folder's manifest.
-        sentences: Text, of which the first ``CALIBRATION_SENTENCES`` are used.
-    """
+    """What a graph takes for real text, the first ``CALIBRATION_SENTENCES`` of ``sentences``, in small batches."""
     tokenizer = SentenceTokenizer(folder, manifest)
     rows = tokenizer.ids(list(sentences)[:CALIBRATION_SENTENCES])
-    parts = [rows[start : start + _BATCH] for start in range(0, len(rows), _BATCH)]
-    return [batch_feeds(*tokenizer.pad(part), manifest, 0) for part in parts]
+    return [batch_feeds(*tokenizer.pad(part), manifest, 0) for part in chunked(rows, _BATCH)]
 
 
-@torch.no_grad()
-def _dimension(graph: SentenceGraph) -> int:
-    return int(graph(**graph.example(1, 4, torch.Generator())).shape[1])
+def lowest_cosine(graph: Graph) -> float:
+    """The lowest cosine to the torch model's embeddings that was found: for int8 on text, else on random tokens."""
+    return graph.check.get("min_cosine_on_text", graph.check["min_cosine"])
 
 
-def _longest_input(model: SentenceTransformer) -> int:
-    """The model's own limit, or what its encoder has positions for."""
-    positions = int(getattr(model[0].config, "max_position_embeddings", 0) or 512)
-    return min(model.max_seq_length or positions, positions)
+def export_card(folder: Path, manifest: Manifest) -> str:
+    """The text of ``README.md`` in an exported folder, Markdown after YAML front matter.
+
+    Args:
+        folder: The folder, all its other files in place: their sizes are in the card.
+        manifest: Its manifest.
+    """
+    graphs, parameters = manifest.graphs, manifest.model["parameters"]
+    everything = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    small = everything - sum(graph.size for graph in graphs.values())
+    precision = manifest.precision + (f", {manifest.activations} activations" if manifest.activations else "")
+    facts = {
+        "Model": manifest.model["name"],
+        "Modules": ", ".join(manifest.model["modules"]),
+        "Parameters": f"{parameters:,}",
+        "Precision": precision,
+        "Dimensions": str(manifest.dimension),
+        "Longest input": f"{manifest.max_seq_length} tokens",
+        "Tokenizer and settings": _megabytes(small),
+    }
+    kept = (
+        f"Kept in float ({runtime}): " + ", ".join(graph.kept_in_float) + ".\n\n"
+        for runtime, graph in graphs.items()
+        if graph.kept_in_float
+    )
+    return f"""\
+---
+library_name: distilface-st
+pipeline_tag: sentence-similarity
+tags:
+- sentence-similarity
+- distilface
+---
+
+# {manifest.model["name"]}, {precision}
+
+One graph from token ids to sentence embeddings of {manifest.dimension} dimensions. Without torch:
+
+```python
+from distilface_st import EdgeEncoder  # pip install "distilface-st[{",".join(EXTRAS[runtime] for runtime in graphs)}]"
+
+embeddings = EdgeEncoder("PATH").encode(["It is sunny.", "He drove to work."])
+```
+
+As a SentenceTransformer:
+
+```python
+from distilface_st import load_model
+
+model = load_model("PATH")
+```
+
+| | |
+|---|---|
+{_rows([key, value.replace("|", " ")] for key, value in facts.items())}
+
+| graph | size | of fp32 weights, all files | largest difference | lowest cosine | score before | after |
+|---|---|---|---|---|---|---|
+{_rows(_figures(runtime, graph, small, parameters) for runtime, graph in graphs.items())}
+
+Differences and cosines are to the torch model in float32, on random tokens, for int8 the cosine on text; \
+scores are Spearman x 100.
+
+{"".join(kept)}\
+Made with {", ".join(f"{package} {version}" for package, version in manifest.made_with["versions"].items())}.
+"""
+
+
+def _figures(runtime: str, graph: Graph, small: int, parameters: int) -> list[str]:
+    """A graph's row of the card's table; ``small`` is the size of all other files in bytes."""
+    before, after = "not measured", "not measured"
+    if graph.scores:
+        before, after = f"{graph.scores['before']:.2f} ({graph.scores['data']})", f"{graph.scores['after']:.2f}"
+    return [
+        runtime,
+        _megabytes(graph.size),
+        f"{(graph.size + small) / (4 * parameters):.1%}",
+        f"{graph.check['max_abs_difference']:.2g}",
+        f"{lowest_cosine(graph):.5f}",
+        before,
+        after,
+    ]
+
+
+def _rows(cells: Iterable[list[str]]) -> str:
+    return "\n".join("| " + " | ".join(row) + " |" for row in cells)
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:.1f} MB"

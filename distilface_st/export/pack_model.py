@@ -1,4 +1,7 @@
-"""Packing: a model in int8 whose one set of weights both torch and onnxruntime read."""
+"""Packing: a model in int8 whose one set of weights both torch and onnxruntime read.
+
+The weights lie in a safetensors file; the int8 ONNX graph beside it holds none of its own and refers to that file.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +11,13 @@ import shutil
 import tempfile
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
 from safetensors.numpy import save
 from torch import nn
+from typing_extensions import override
 
 from ..datasets.python_docs import python_sentences
 from ..errors import InputError
@@ -25,25 +29,31 @@ from ..models.load import load_model
 from ..models.packed import ENCODER, SCALE, widen
 from ..models.save import portable_model
 from ..utils.files import atomic_folder
-from .card import export_card
-from .folder import CALIBRATION_SENTENCES, new_manifest, save_tokenizer, save_truncate_dim, text_batches
-from .onnx_precision import LARGE, quantize_rows
-from .packed_graph import PackedFormat
+from .folder import CALIBRATION_SENTENCES, export_card, new_manifest, save_tokenizer, save_truncate_dim, text_batches
+from .graph_format import GraphSpec
+from .onnx_format import OnnxFormat
+from .onnx_precision import LARGE, float_matrices, quantize_dynamic, quantize_rows, round_to_int8
 from .sentence_graph import SentenceGraph
 
 if TYPE_CHECKING:
     import os
+    from collections.abc import Collection, Iterator
 
+    import onnx
     from sentence_transformers import SentenceTransformer
 
     from ..inference.manifest import Manifest
 
-_RUNTIME = "onnxruntime"
 _AT_THE_TOP = (TOKENIZER, "modules.json", "config_sentence_transformers.json")
 _METADATA = {
     "distilface-packed": "value = int8 * scale; where the scale is a vector, the matrix is stored as (in, out)"
 }
 """One entry: more would come in an order that changes from run to run."""
+
+_SMALL = 512
+"""Bytes; constants of fewer stay in the graph, where shape inference may need them."""
+
+_DTYPES = {"F32": "float32", "I8": "int8"}
 
 
 def pack_model(
@@ -83,7 +93,11 @@ def pack_model(
     source = portable_model(model)
     rounded = compose(source, copy.deepcopy(list(source)), "cpu").float().eval()
     stored = int8_weights(rounded)
-    _set_weights(rounded, stored)
+    tensors = {key: torch.from_numpy(values) for key, values in stored.items()}
+    # The graph is compared with what opens in torch, which has the rounded weights.
+    rounded.load_state_dict(
+        {key: widen(tensors[key], tensors.get(key + SCALE)) for key in tensors if not key.endswith(SCALE)}
+    )
     graph = SentenceGraph(rounded)
     manifest = new_manifest(rounded, graph, "int8", "dynamic", name)
     with atomic_folder(output) as folder:
@@ -91,10 +105,10 @@ def pack_model(
         save_tokenizer(rounded, folder, manifest)
         (folder / WEIGHTS).write_bytes(save(stored, _METADATA))
         batches = text_batches(folder, manifest, python_sentences(CALIBRATION_SENTENCES))
-        packed = PackedFormat(graph, "int8", False, batches, False, manifest.max_seq_length)
+        packed = PackedFormat(GraphSpec(graph, "int8", manifest.max_seq_length, batches))
         check = packed.write(folder)
-        files = describe_files(folder, _RUNTIME, (WEIGHTS,))
-        manifest = replace(manifest, graphs={_RUNTIME: Graph(files, packed.options, check=check)})
+        files = describe_files(folder, packed.runtime, (WEIGHTS,))
+        manifest = replace(manifest, graphs={packed.runtime: Graph(files, packed.options, check=check)})
         manifest.write(folder)
         (folder / "README.md").write_text(card or export_card(folder, manifest), encoding="utf-8")
         if model_fingerprint(load_model(folder, device="cpu")) != manifest.model["fingerprint"]:
@@ -103,11 +117,7 @@ def pack_model(
 
 
 def int8_weights(model: SentenceTransformer) -> dict[str, np.ndarray]:
-    """A model's state with its large matrices in int8, as :mod:`distilface_st.models.packed` describes it.
-
-    Args:
-        model: A float32 model on the CPU.
-    """
+    """The state of a float32 model with its large matrices in int8, as :mod:`distilface_st.models.packed` has it."""
     linear = {f"{name}.weight" for name, module in model.named_modules() if isinstance(module, nn.Linear)}
     stored: dict[str, np.ndarray] = {}
     for key, tensor in model.state_dict().items():
@@ -139,14 +149,7 @@ def quantize_exactly(table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """
     _, scales = quantize_rows(table)
     scales = ((scales.view(np.uint32) + 0x80) & 0xFFFFFF00).view(np.float32)
-    rows = np.rint(np.divide(table, scales, out=np.zeros_like(table), where=scales > 0))
-    return rows.astype(np.int8), scales
-
-
-def _set_weights(model: SentenceTransformer, stored: dict[str, np.ndarray]) -> None:
-    tensors = {key: torch.from_numpy(values) for key, values in stored.items()}
-    state = {key: widen(tensors[key], tensors.get(key + SCALE)) for key in tensors if not key.endswith(SCALE)}
-    model.load_state_dict(state)
+    return round_to_int8(table, scales), scales
 
 
 def _save_settings(model: SentenceTransformer, folder: Path) -> None:
@@ -164,3 +167,120 @@ def _save_settings(model: SentenceTransformer, folder: Path) -> None:
     modules[0]["path"] = ENCODER
     path.write_text(json.dumps(modules, indent=2) + "\n", encoding="utf-8")
     save_truncate_dim(model, folder)
+
+
+class PackedFormat(OnnxFormat):
+    """ONNX in dynamic int8 with all 8 bits, the weights being those of ``model.safetensors`` in the same folder."""
+
+    @property
+    @override
+    def options(self) -> dict[str, Any]:
+        # Where 8-bit products of a processor saturate (x86 without VNNI), onnxruntime makes weights unsigned.
+        return {"session.x64quantprecision": "1"}
+
+    @override
+    def _save(self, path: Path, keep_in_float: Collection[str]) -> None:
+        model = quantize_dynamic(self.base, keep_in_float, reduce_range=False)
+        path.write_bytes(share_weights(model, path.with_name(WEIGHTS)).SerializeToString())
+
+
+class _Content(NamedTuple):
+    """A tensor, by what it holds."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    raw: bytes
+
+    @classmethod
+    def of(cls, values: np.ndarray) -> _Content:
+        return cls(str(values.dtype), values.shape, values.tobytes())
+
+
+class _Place(NamedTuple):
+    """Where a tensor lies in a file, in bytes."""
+
+    offset: int
+    length: int
+
+
+def share_weights(model: onnx.ModelProto, weights: Path) -> onnx.ModelProto:
+    """Replace each constant that lies in a safetensors file, byte for byte, by a reference to it.
+
+    Matrices that are still in float (a ``Dense`` after pooling) are replaced by their int8 twins of the file, widened
+    in the graph.
+
+    Args:
+        model: A quantized graph, changed in place; it loses all that does not compute.
+        weights: The file, which is to lie beside the graph.
+
+    Raises:
+        InputError: A large matrix of the graph does not lie in the file.
+    """
+    from onnx import TensorProto, numpy_helper
+
+    shared = tensors_of(weights)
+    _widen_in_the_graph(model, shared)
+    inline = []
+    for tensor in model.graph.initializer:
+        values: np.ndarray = numpy_helper.to_array(tensor)
+        place = shared.get(_Content.of(values))
+        if place is not None and values.nbytes >= _SMALL:
+            for field in ("raw_data", "float_data", "int32_data"):
+                tensor.ClearField(field)
+            tensor.data_location = TensorProto.EXTERNAL
+            for key, value in {"location": weights.name, **place._asdict()}.items():
+                tensor.external_data.add(key=key, value=str(value))
+        elif values.ndim == 2 and values.size >= LARGE and values.dtype in (np.int8, np.float32):
+            inline.append(tensor.name)
+    if inline:
+        raise InputError(f"The graph cannot share the weights of {weights.name}: {', '.join(inline)} is not in it.")
+    _strip(model)
+    return model
+
+
+def tensors_of(weights: Path) -> dict[_Content, _Place]:
+    """Where the float32 and int8 tensors of a safetensors file lie."""
+    content = weights.read_bytes()
+    begin = 8 + int.from_bytes(content[:8], "little")
+    found = {}
+    for name, entry in json.loads(content[8:begin]).items():
+        if name == "__metadata__" or entry["dtype"] not in _DTYPES:
+            continue
+        start, end = (begin + offset for offset in entry["data_offsets"])
+        key = _Content(_DTYPES[entry["dtype"]], tuple(entry["shape"]), content[start:end])
+        found[key] = _Place(start, end - start)
+    return found
+
+
+def _widen_in_the_graph(model: onnx.ModelProto, shared: dict[_Content, _Place]) -> None:
+    """Replace float matrices by their int8 twins in the file, where it has them, and a multiplication."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    for tensor in float_matrices(model):
+        twins = _int8_twins(numpy_helper.to_array(tensor))
+        twin = next(((stored, scale) for stored, scale in twins if _Content.of(stored) in shared), None)
+        if twin is None:
+            continue
+        name, (stored, scale) = tensor.name, twin
+        tensor.CopyFrom(numpy_helper.from_array(stored, f"{name}_int8"))
+        model.graph.initializer.append(numpy_helper.from_array(scale, f"{name}_scale"))
+        cast = helper.make_node("Cast", [f"{name}_int8"], [f"{name}_cast"], f"{name}_cast", to=TensorProto.FLOAT)
+        scaled = helper.make_node("Mul", [f"{name}_cast", f"{name}_scale"], [name], f"{name}_wide")
+        model.graph.node.insert(0, scaled)
+        model.graph.node.insert(0, cast)
+
+
+def _int8_twins(matrix: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """A matrix in int8 with its scales: a scale a column, as of a linear layer, and a scale a row, as of a table."""
+    columns, scales = quantize_rows(np.ascontiguousarray(matrix.T))
+    yield np.ascontiguousarray(columns.T), scales[:, 0]
+    yield quantize_rows(matrix)
+
+
+def _strip(model: onnx.ModelProto) -> None:
+    """Remove what does not compute: notes, and shapes that the engine infers anyway."""
+    graph = model.graph
+    del graph.value_info[:]
+    for thing in (model, graph, *graph.node, *graph.initializer, *graph.input, *graph.output):
+        thing.ClearField("doc_string")
+        del thing.metadata_props[:]

@@ -67,9 +67,8 @@ class SentenceGraph(nn.Module):
 
         Args:
             input_ids: Shape (batch, tokens), int64.
-            attention_mask: Shape (batch, tokens), int64.
-            prompt_length: Tokens at the beginning that pooling leaves out, a scalar; only where ``include_prompt`` is
-                false.
+            attention_mask: The same shape and type.
+            prompt_length: Tokens at the beginning that pooling leaves out, a scalar; where not ``include_prompt``.
 
         Returns:
             Shape (batch, d), float32.

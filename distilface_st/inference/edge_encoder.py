@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,6 +11,7 @@ import numpy as np
 
 from ..errors import InputError
 from ..pretrained import resolve_name
+from ..utils.files import read_json
 from .engines import batch_feeds, open_engine
 from .manifest import read_manifest
 from .similarity import pairwise_similarity, similarity
@@ -353,11 +353,7 @@ def _as_asked(embeddings: np.ndarray, is_one: bool, convert_to_numpy: bool, conv
 
 
 def _settings(folder: Path) -> dict[str, Any]:
-    path = folder / "config_sentence_transformers.json"
     try:
-        settings: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return read_json(folder / "config_sentence_transformers.json")
     except FileNotFoundError:
         return {}
-    except ValueError as error:
-        raise InputError(f"{path} is damaged: {error}") from error
-    return settings

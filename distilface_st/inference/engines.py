@@ -171,13 +171,13 @@ def open_engine(
         MissingExtraError: The runtime is not installed.
     """
     manifest = manifest or read_manifest(folder)
+    settings: dict[str, Any] = {"threads": threads, "providers": providers, "options": options, "device": device}
     if runtime == "auto":
         candidates = [name for name in manifest.graphs if find_spec(name) is not None]
         if len(candidates) > 1:
-            engines = [_open(folder, manifest, name, threads, providers, options, device) for name in candidates]
-            return _fastest(engines, manifest)
+            return _fastest([_open(folder, manifest, name, **settings) for name in candidates], manifest)
         runtime = candidates[0] if candidates else None
-    return _open(folder, manifest, runtime or default_runtime(manifest), threads, providers, options, device)
+    return _open(folder, manifest, runtime or default_runtime(manifest), **settings)
 
 
 def default_runtime(manifest: Manifest) -> str:
@@ -197,10 +197,10 @@ def _open(
     folder: str | os.PathLike[str],
     manifest: Manifest,
     runtime: str,
+    *,
     threads: int | None,
-    providers: Sequence[str] | None,
     options: Mapping[str, Any] | None,
-    device: str | None,
+    **where: Any,
 ) -> Engine:
     if runtime not in RUNTIMES:
         raise InputError(f"There is no runtime {runtime!r}: choose from {', '.join(RUNTIMES)} or auto.")
@@ -212,9 +212,8 @@ def _open(
         raise MissingExtraError(f"Running {folder}", EXTRAS[runtime])
     graph = manifest.graphs[runtime]
     check_files(folder, graph)
-    return ENGINES[runtime](
-        Path(folder, GRAPH_FILES[runtime][0]), threads, providers, {**graph.options, **(options or {})}, device
-    )
+    path = Path(folder, GRAPH_FILES[runtime][0])
+    return ENGINES[runtime](path, threads, options={**graph.options, **(options or {})}, **where)
 
 
 def _fastest(engines: list[Engine], manifest: Manifest) -> Engine:

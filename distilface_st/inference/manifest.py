@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
-from ..utils.files import sha256, write_json
+from ..utils.files import read_json, sha256, write_json
 
 if TYPE_CHECKING:
     import os
@@ -34,7 +33,7 @@ class Graph:
         files: Size in bytes and SHA-256 of each file, by name.
         options: Settings of the engine that the graph was made for.
         kept_in_float: Names of the linear layers that were left in floating point.
-        check: How far the graph was from the torch model, see :func:`distilface_st.export.verification.verify`.
+        check: How far the graph was from the torch model, see :func:`distilface_st.export.graph_format.verify`.
         scores: Spearman x 100 on scored pairs, where they were measured: ``before``, ``after``, ``loss``, ``data``.
     """
 
@@ -110,11 +109,8 @@ def read_manifest(folder: str | os.PathLike[str]) -> Manifest:
         raise InputError(f"{folder}: no such folder.")
     if not path.is_file():
         raise InputError(f"{folder} is not an exported model (it has no {MANIFEST}): `distilface export` makes one.")
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        version = content.pop("format_version")
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{path} is damaged: {error!r}") from error
+    content = read_json(path)
+    version = content.pop("format_version", FORMAT_VERSION)  # without one, the rest is not there either
     if version != FORMAT_VERSION:
         raise InputError(f"{path} has format version {version!r}; this package reads {FORMAT_VERSION}: update it.")
     try:

@@ -34,8 +34,10 @@ def similarity(embeddings1: Any, embeddings2: Any, name: str = "cosine") -> Any:
         return _like(embeddings1, a @ b.T)
     if name == "manhattan":
         return _like(embeddings1, -np.stack([np.abs(row - b).sum(axis=1) for row in a]))
+    # In float64, since the difference of large sums leaves few digits of a small distance.
+    a, b = a.astype(np.float64), b.astype(np.float64)
     squared = (a**2).sum(axis=1)[:, None] + (b**2).sum(axis=1) - 2 * (a @ b.T)
-    return _like(embeddings1, -np.sqrt(np.maximum(squared, 0)))
+    return _like(embeddings1, -np.sqrt(np.maximum(squared, 0)).astype(np.float32))
 
 
 def pairwise_similarity(embeddings1: Any, embeddings2: Any, name: str = "cosine") -> Any:

@@ -97,20 +97,17 @@ class SimCSELoss(CachedLossMixin, nn.Module):
         self._statistics: list[Tensor] = []
 
     def forward(self, sentence_features: Iterable[dict[str, Tensor]], labels: Tensor | None = None) -> Tensor:
-        """Embed the columns and return the loss, a scalar.
-
-        Args:
-            sentence_features: One dict of tokenized features for each column.
-            labels: Ignored.
-        """
+        """Embed the columns, each a dict of tokenized features, and return the loss, a scalar; labels are ignored."""
         columns = list(sentence_features)
         if len(columns) == 1:
             self._require_dropout()
             columns = [columns[0], dict(columns[0])]
         if self.mini_batch_size is not None:
             return self.forward_cached(columns, labels)
-        embeddings = embed_columns(self.model, columns, separate_first=not _alike(columns))
-        return self.compute_loss_from_embeddings(embeddings)
+        # One forward pass for all columns, unless their lengths differ so that padding would cost more than it saves.
+        lengths = [column["input_ids"].shape[-1] for column in columns if "input_ids" in column]
+        separate = bool(lengths) and max(lengths) > 1.25 * min(lengths)
+        return self.compute_loss_from_embeddings(embed_columns(self.model, columns, separate_first=separate))
 
     def calculate_loss(
         self, reps: list[list[Tensor]], labels: Tensor | None = None, *, with_backward: bool = False
@@ -123,18 +120,15 @@ class SimCSELoss(CachedLossMixin, nn.Module):
         return loss.detach()
 
     def compute_loss_from_embeddings(self, embeddings: list[Tensor], labels: Tensor | None = None) -> Tensor:
-        """The loss from embeddings.
+        """The loss from embeddings of anchors, positives and any hard negatives, each of shape (batch, dimension).
 
-        Args:
-            embeddings: Anchors, positives and any hard negatives, each of shape (batch, dimension). Half precision is
-                computed in fp32, also under autocast.
-            labels: Ignored.
-
-        Returns:
-            A scalar tensor.
+        Half precision is computed in float32, also under autocast; labels are ignored.
         """
         with torch.autocast(embeddings[0].device.type, enabled=False):
-            anchors, positives, *negatives = (self._prepare(column) for column in embeddings)
+            columns = [column.to(torch.promote_types(column.dtype, torch.float32)) for column in embeddings]
+            if self.similarity == "cosine":
+                columns = [F.normalize(column, dim=-1) for column in columns]
+            anchors, positives, *negatives = columns
             local_anchors, local_positives = anchors, positives
             offset = 0
             if self.gather_across_devices:
@@ -154,14 +148,14 @@ class SimCSELoss(CachedLossMixin, nn.Module):
     def pop_statistics(self) -> dict[str, float]:
         """Mean ``positive_similarity`` and ``negative_similarity`` over the calls since the last time.
 
-        They are forgotten then. Empty if there was no call; a batch without negatives has no negative similarity.
+        Empty if there was no call; a batch without negatives has no negative similarity.
         """
         if not self._statistics:
             return {}
-        means = torch.stack(self._statistics).nanmean(dim=0).tolist()
+        positive, negative = torch.stack(self._statistics).nanmean(dim=0).tolist()
         self._statistics.clear()
-        named = zip(("positive_similarity", "negative_similarity"), means, strict=True)
-        return {name: value for name, value in named if not math.isnan(value)}
+        found = {"positive_similarity": positive, "negative_similarity": negative}
+        return {name: value for name, value in found.items() if not math.isnan(value)}
 
     def get_config_dict(self) -> dict[str, Any]:
         """The settings, as sentence-transformers lists them in a model card."""
@@ -185,19 +179,13 @@ class SimCSELoss(CachedLossMixin, nn.Module):
 }
 """
 
-    def _prepare(self, embeddings: Tensor) -> Tensor:
-        embeddings = embeddings.to(torch.promote_types(embeddings.dtype, torch.float32))
-        return F.normalize(embeddings, dim=-1) if self.similarity == "cosine" else embeddings
-
     @torch.no_grad()
     def _record(self, similarities: Tensor, targets: Tensor) -> None:
         if not self.model.training:
             return
         positive = similarities.gather(1, targets[:, None]).sum()
         negative_count = similarities.numel() - len(targets)
-        negative = (
-            (similarities.sum() - positive) / negative_count if negative_count else positive.new_tensor(float("nan"))
-        )
+        negative = (similarities.sum() - positive) / (negative_count or math.nan)
         self._statistics.append(torch.stack([positive / len(targets), negative]))
 
     def _require_dropout(self) -> None:
@@ -208,9 +196,3 @@ class SimCSELoss(CachedLossMixin, nn.Module):
             f"Dropout views need active dropout, but {why}, so both views of a sentence would be the same: "
             "train with a dropout probability above 0, or give (anchor, positive) pairs."
         )
-
-
-def _alike(columns: list[dict[str, Tensor]]) -> bool:
-    """Whether columns are of about one length, so that one forward pass for all of them costs little padding."""
-    lengths = [column["input_ids"].shape[-1] for column in columns if "input_ids" in column]
-    return not lengths or max(lengths) <= 1.25 * min(lengths)

@@ -14,9 +14,8 @@ from torch import nn
 
 from ..errors import InputError
 from ..modules import MultiLayerPooling
-from ..pretrained import resolve_name
+from ..pretrained import find_model
 from .load import load_model
-from .module_list import local_or_hub
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -135,7 +134,7 @@ def trim_encoder(transformer: Transformer, pooling: MultiLayerPooling) -> MultiL
 def _open(encoder: str | os.PathLike[str] | SentenceTransformer) -> SentenceTransformer:
     if isinstance(encoder, SentenceTransformer):
         return compose(encoder, copy.deepcopy(list(encoder)), str(encoder.device))
-    name = local_or_hub(resolve_name(encoder))
+    name = find_model(encoder)
     if load_file_path(name, "modules.json") is not None:
         model = load_model(name, device="cpu")
     else:

@@ -16,7 +16,7 @@ from ..errors import InputError
 from ..inference.edge_encoder import EdgeEncoder
 from ..inference.manifest import is_export, read_manifest
 from ..inference.tokenization import check_sentences as check_sentences  # noqa: PLC0414 (a name for other rooms)
-from ..pretrained import BUNDLED, is_shipped, resolve_name
+from ..pretrained import ASSETS, BUNDLED, find_model, is_shipped
 
 if TYPE_CHECKING:
     import os
@@ -58,23 +58,30 @@ def open_encoder(
         InputError: As :func:`distilface_st.load_model`.
         MissingExtraError: The runtime is not installed.
     """
-    folder = resolve_name(name)
-    if is_export(folder) and device is None and runtime != TORCH:
-        graphs = read_manifest(folder).graphs
-        # A packed model opens in torch, too, so that without an engine it is slower and not out of reach.
-        if runtime or not Path(folder, "encoder").is_dir() or any(find_spec(engine) for engine in graphs):
-            return EdgeEncoder(folder, runtime, threads)
-    from .load import load_model
+    if needs_torch(name, device, runtime):
+        from .load import load_model
 
-    return load_model(folder, device, runtime=runtime, threads=threads)
+        return load_model(name, device, runtime=runtime, threads=threads)
+    return EdgeEncoder(name, runtime, threads)
+
+
+def needs_torch(name: str | os.PathLike[str] | None, device: str | None = None, runtime: str | None = None) -> bool:
+    """Whether :func:`open_encoder` opens a model in torch, which takes seconds to import. The arguments are its own."""
+    folder = find_model(name)
+    if device is not None or runtime == TORCH or not is_export(folder):
+        return True
+    # A packed model opens in torch, too: where no engine is installed it is slower, and not out of reach.
+    is_packed = Path(folder, "encoder").is_dir()
+    return runtime is None and is_packed and not any(find_spec(engine) for engine in read_manifest(folder).graphs)
 
 
 def lasting_name(name: str | os.PathLike[str] | None) -> str:
     """A name that opens the same model from another working folder: the absolute path of a folder, else as it is."""
     known = str(name if name is not None else "distilface-mini")
-    if is_shipped(known):
-        return f"distilface-{known.removeprefix('distilface-')}"
-    return str(Path(known).absolute()) if Path(known).is_dir() and known != BUNDLED else known
+    folder = Path(known).absolute()
+    if is_shipped(known) or folder.parent == ASSETS:
+        return f"distilface-{folder.name.removeprefix('distilface-')}"
+    return str(folder) if folder.is_dir() and known != BUNDLED else known
 
 
 def unit_embeddings(
@@ -83,6 +90,7 @@ def unit_embeddings(
     kind: Literal["query", "document"] | None = None,
     batch_size: int = 32,
     show_progress_bar: bool = False,
+    **options: Any,
 ) -> np.ndarray:
     """Embeddings of length 1, the way every room asks for them.
 
@@ -92,6 +100,7 @@ def unit_embeddings(
         kind: What they are; decides which of the encoder's prompts goes before them.
         batch_size: Sentences in one forward pass. An ``EdgeEncoder`` cuts its own batches, by tokens.
         show_progress_bar: Whether the encoder shows its progress.
+        **options: More arguments of the encoder's own.
 
     Returns:
         Shape (texts, d), float32, row i for text i; an embedding of zeros stays one.
@@ -100,7 +109,8 @@ def unit_embeddings(
         InputError: An embedding is not finite.
     """
     encode: Any = encoder.encode if kind is None else getattr(encoder, f"encode_{kind}", encoder.encode)
-    options: dict[str, Any] = {} if isinstance(encoder, EdgeEncoder) else {"batch_size": batch_size}
+    if not isinstance(encoder, EdgeEncoder):
+        options["batch_size"] = batch_size
     if isinstance(encoder, EdgeEncoder) and len(texts) == 1:
         rows = encode(texts[0], **options)[None]  # a lone text is spared the threads that a list is worth
     else:

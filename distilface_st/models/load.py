@@ -12,8 +12,8 @@ from sentence_transformers.sentence_transformer.modules import WeightedLayerPool
 from sentence_transformers.util import load_file_path
 
 from ..errors import InputError
-from ..pretrained import resolve_name
-from .module_list import STOCK_MODULES, downloaded, local_or_hub, read_module_list
+from ..pretrained import find_model
+from .module_list import STOCK_MODULES, downloaded, read_module_list
 from .packed import ENCODER, is_packed, unpacked
 
 if TYPE_CHECKING:
@@ -38,12 +38,13 @@ def load_model(
     Args:
         path: A folder, or a Hub name, of a sentence-transformers model, portable or with this package's modules, or
             of an exported or packed one; a shipped model's name or ``bundled``; by default ``distilface-mini``.
-        device: Where to put the model; the best there is by default. An exported one stays on the CPU.
+        device: Where to put the model; the best there is by default. An exported one stays on the CPU, but for
+            OpenVINO, whose devices (``GPU``, ``NPU``, ...) go by their names there.
         runtime: For an exported model: ``onnxruntime``, ``openvino``, or ``auto`` to time both; by default see
             :func:`distilface_st.inference.engines.default_runtime`. A packed model opens in ``torch``, to train it,
             unless one of these three is given.
         threads: For an exported model: processor threads; all cores by default.
-        providers: For an exported model: onnxruntime's execution providers, or OpenVINO's device.
+        providers: For an exported model: onnxruntime's execution providers, best first.
 
     Returns:
         The model with its prompts and settings. Layer weights of a portable model are frozen, so that training it
@@ -54,9 +55,11 @@ def load_model(
             a runtime for a model that is not exported.
         MissingExtraError: The runtime is not installed.
     """
-    name = local_or_hub(resolve_name(path))
+    name = find_model(path)
     in_torch = runtime == "torch"
     engine = {"runtime": None if in_torch else runtime, "threads": threads, "providers": providers}
+    if runtime == "openvino" and device not in (None, "cpu"):
+        engine["engine_device"] = device
     module_list = read_module_list(name)
     if module_list and module_list[0]["path"] == ENCODER and is_packed(name := downloaded(name)):
         if not any(engine.values()):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,24 +14,6 @@ from ..errors import InputError
 STOCK_MODULES = "sentence_transformers."
 OUR_MODULES = "distilface_st.modules."
 """What the classes of a model's modules may begin with."""
-
-_HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
-
-
-def local_or_hub(path: str | os.PathLike[str]) -> str:
-    """The name of a model: a folder that is there, or what may be a name on the Hub.
-
-    Raises:
-        InputError: Neither.
-    """
-    name = os.fspath(path)
-    if os.path.isdir(name):
-        return name
-    if os.path.exists(name):
-        raise InputError(f"{name} is a file; a model is a folder or a Hub name.")
-    if not _HUB_ID.fullmatch(name) or name.startswith("."):
-        raise InputError(f"{name}: no such folder.")
-    return name
 
 
 def downloaded(name: str) -> str:

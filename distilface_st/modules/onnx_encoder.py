@@ -35,8 +35,9 @@ class OnnxEncoder(InputModule):
         runtime: ``onnxruntime``, ``openvino``, or ``auto`` to time both; see
             :func:`distilface_st.inference.engines.open_engine`.
         threads: Processor threads; by default all cores.
-        providers: onnxruntime's execution providers, or OpenVINO's device.
+        providers: onnxruntime's execution providers, best first.
         options: Settings of the engine.
+        device: OpenVINO's device.
 
     Raises:
         InputError: A folder that is no exported model, or a damaged one.
@@ -55,11 +56,18 @@ class OnnxEncoder(InputModule):
         threads: int | None = None,
         providers: Sequence[str] | None = None,
         options: Mapping[str, Any] | None = None,
+        device: str | None = None,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.folder = Path(folder).absolute()
         self.manifest = read_manifest(folder)
-        self.runtime, self.threads, self.providers, self.options = runtime, threads, providers, options
+        self.runtime = runtime
+        self._engine_options: dict[str, Any] = {
+            "threads": threads,
+            "providers": providers,
+            "options": options,
+            "device": device,
+        }
         self._tokenizer = SentenceTokenizer(self.folder, self.manifest)
         self._prompt_lengths: dict[str, int] = {}
         self._engine: Engine | None = None
@@ -73,9 +81,7 @@ class OnnxEncoder(InputModule):
             MissingExtraError: The runtime is not installed.
         """
         if self._engine is None:
-            self._engine = open_engine(
-                self.folder, self.runtime, self.threads, self.providers, self.options, self.manifest
-            )
+            self._engine = open_engine(self.folder, self.runtime, manifest=self.manifest, **self._engine_options)
             self.runtime = self._engine.runtime
         return self._engine
 
@@ -166,7 +172,8 @@ class OnnxEncoder(InputModule):
         **kwargs: Any,
     ) -> OnnxEncoder:
         """Open a saved folder, or download it from the Hub; of the other arguments, those of the class are used."""
-        options = {key: kwargs[key] for key in ("runtime", "threads", "providers", "options") if key in kwargs}
+        keys = ("runtime", "threads", "providers", "options", "engine_device")
+        options = {key.removeprefix("engine_"): kwargs[key] for key in keys if key in kwargs}
         folder = model_name_or_path
         if not Path(folder).is_dir():
             from huggingface_hub import snapshot_download
@@ -181,6 +188,6 @@ class OnnxEncoder(InputModule):
         return {**self.__dict__, "_engine": None}
 
     def __deepcopy__(self, memo: dict[int, Any]) -> OnnxEncoder:
-        copy = type(self)(self.folder, self.runtime, self.threads, self.providers, self.options)
+        copy = type(self)(self.folder, self.runtime, **self._engine_options)
         copy.max_seq_length = self.max_seq_length
         return copy

@@ -5,6 +5,6 @@ from __future__ import annotations
 from .filters import parse_filter
 from .hits import Hit
 from .index import SearchIndex
-from .indexing import IndexSettings, delete_from_index, index_corpus
+from .indexing import IndexSettings, RaySettings, delete_from_index, index_corpus
 
-__all__ = ["Hit", "IndexSettings", "SearchIndex", "delete_from_index", "index_corpus", "parse_filter"]
+__all__ = ["Hit", "IndexSettings", "RaySettings", "SearchIndex", "delete_from_index", "index_corpus", "parse_filter"]

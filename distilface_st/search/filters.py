@@ -1,12 +1,15 @@
-"""Conditions on metadata, said once and translated for each store."""
+"""Conditions on metadata, translated for each store."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 Value = str | int | float | bool
 
@@ -14,6 +17,8 @@ _OPERATORS = ("==", "!=", ">=", "<=", ">", "<")
 _FIELD = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,63}")
 _TYPED = re.compile(r"\s*([^=!<>\s]+)\s*(==|!=|>=|<=|=|>|<)\s*(.*?)\s*", re.DOTALL)
 _MOST_VALUES = 256
+SURROGATE = re.compile(r"[\ud800-\udfff]")
+"""Half a surrogate pair, which no file and no database takes."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +65,9 @@ def parse_filter(given: Any) -> list[Condition]:
                 raise InputError(f"The filter on {field!r} lists {len(wanted)} values: give 1 to {_MOST_VALUES}.")
             conditions.append(Condition(field, "in", tuple(_value(field, item) for item in wanted)))
         elif isinstance(wanted, dict):
-            conditions += [_compared(field, operator, value) for operator, value in wanted.items()]
+            if unknown := [operator for operator in wanted if operator not in _OPERATORS]:
+                raise InputError(f"{unknown[0]!r} in the filter on {field!r} is no operator: {', '.join(_OPERATORS)}.")
+            conditions += [Condition(field, operator, (_value(field, value),)) for operator, value in wanted.items()]
         else:
             conditions.append(Condition(field, "==", (_value(field, wanted),)))
     return conditions
@@ -92,25 +99,22 @@ def filter_of_words(words: list[str]) -> dict[str, Any] | None:
     return found or None
 
 
-def sql_of(conditions: list[Condition], column: str) -> tuple[str, list[Value]]:
+def sql_of(conditions: Sequence[Condition], column: str) -> tuple[str, list[Value]]:
     """A condition in SQLite's SQL on a column of JSON objects, with its parameters; empty without conditions."""
     parts: list[str] = []
     parameters: list[Value] = []
     for condition in conditions:
         marks = ", ".join("?" for _ in condition.values)
         test = f"IN ({marks})" if condition.operator == "in" else f"{condition.operator} ?"
-        path = f'$."{condition.field}"'
-        kind = "" if condition.operator in ("in", "==", "!=") else _SAME_KIND[isinstance(condition.values[0], str)]
-        parts.append(f"EXISTS (SELECT 1 FROM json_each({column}, '{path}') WHERE value {test}{kind})")
+        if condition.operator in (">", ">=", "<", "<="):  # SQLite orders every text after every number
+            is_text = isinstance(condition.values[0], str)
+            test += " AND type = 'text'" if is_text else " AND type IN ('integer', 'real', 'true', 'false')"
+        parts.append(f"EXISTS (SELECT 1 FROM json_each({column}, '$.\"{condition.field}\"') WHERE value {test})")
         parameters += condition.values
     return " AND ".join(parts), parameters
 
 
-_SAME_KIND = {True: " AND type = 'text'", False: " AND type IN ('integer', 'real', 'true', 'false')"}
-"""SQLite orders every text after every number, which no one asks for."""
-
-
-def milvus_of(conditions: list[Condition], column: str) -> str:
+def milvus_of(conditions: Sequence[Condition], column: str) -> str:
     """A condition in Milvus's language on a JSON column; empty without conditions."""
     parts = []
     for condition in conditions:
@@ -123,22 +127,14 @@ def milvus_of(conditions: list[Condition], column: str) -> str:
     return " and ".join(parts)
 
 
-def _compared(field: str, operator: Any, value: Any) -> Condition:
-    if operator not in _OPERATORS:
-        raise InputError(f"{operator!r} in the filter on {field!r} is no operator: {', '.join(_OPERATORS)}.")
-    return Condition(field, operator, (_value(field, value),))
-
-
 def _value(field: str, value: Any) -> Value:
     if isinstance(value, (bool, int, float)) and abs(value) < 2**63:
         return value
-    if isinstance(value, str):
-        try:
-            value.encode()
-        except UnicodeEncodeError:
-            raise InputError(f"The filter on {field!r} holds text that is not valid Unicode.") from None
-        return value
-    raise InputError(f"The filter on {field!r} must compare with text, numbers below 2^63, true or false.")
+    if not isinstance(value, str):
+        raise InputError(f"The filter on {field!r} must compare with text, numbers below 2^63, true or false.")
+    if SURROGATE.search(value):
+        raise InputError(f"The filter on {field!r} holds text that is not valid Unicode.")
+    return value
 
 
 def _typed(text: str) -> Value:

@@ -11,7 +11,7 @@ class Document:
     """A text with a name.
 
     Attributes:
-        id: Its id, unique in an index.
+        id: Unique in an index.
         text: Its text.
         metadata: Everything else that is known of it: JSON values by name.
         where: File and line it was read from, for messages.
@@ -25,14 +25,7 @@ class Document:
 
 @dataclass(frozen=True)
 class Passage:
-    """A part of a document.
-
-    Attributes:
-        document: The document's id.
-        number: Which part, from 0.
-        text: Its text.
-        metadata: The document's.
-    """
+    """Part ``number``, from 0, of the document with this id, with the document's metadata."""
 
     document: str
     number: int

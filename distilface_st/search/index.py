@@ -2,30 +2,31 @@
 
 from __future__ import annotations
 
-import json
+import os
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from ..datasets.segmentation import split_sentences
 from ..errors import InputError
-from ..utils.files import write_json
-from ..utils.provenance import provenance
-from .encoders import TextEncoder, open_encoder
-from .filters import parse_filter
+from ..models.encoders import TORCH, embedding_dimension, lasting_name, open_encoder, unit_embeddings
+from ..models.fingerprint import encoder_fingerprint, fingerprints_of
+from ..utils.files import read_json, write_json
+from ..utils.provenance import versions
+from .filters import SURROGATE, parse_filter
 from .hits import Hit
 from .lexical import LexicalIndex, fuse
-from .stores.base import VectorStore, store_class
+from .stores.base import store_class
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import Sequence
 
+    from ..models.encoders import Encoder
     from .filters import Condition
     from .hits import Passage
-    from .stores.base import Scored
+    from .stores.base import Scored, VectorStore
 
 MANIFEST = "manifest.json"
 _TYPE, _FORMAT = "distilface-index", 1
@@ -33,6 +34,7 @@ _LEXICAL = "lexical"
 _FUSED = 100
 """Passages taken from each of the two rankings of a hybrid search, at least."""
 _EXAMPLES = 20
+_SAMPLED = 200
 
 
 class SearchIndex:
@@ -57,8 +59,8 @@ class SearchIndex:
 
         Args:
             folder: The index's folder.
-            encoder: The model to embed queries with: an ``EdgeEncoder``, a ``SentenceTransformer``, a
-                :class:`TextEncoder`; by default the one that made the index.
+            encoder: The model to embed queries with: its name or folder, or an encoder; by default the one that made
+                the index.
 
         Raises:
             InputError: No index, a damaged one, one of a later version, or a model that did not make it.
@@ -79,30 +81,40 @@ class SearchIndex:
         return str(self.manifest["model"]["name"])
 
     @property
+    def runtime(self) -> str | None:
+        """``torch`` where that made it: the graph of the same packed model gives slightly other embeddings."""
+        runtime: str | None = self.manifest["model"].get("runtime")
+        return runtime
+
+    @property
     def encoder(self) -> Any:
-        """What embeds queries: anything with ``encode(texts, normalize_embeddings=True)``."""
+        """What embeds queries: anything with ``encode``. Setting it checks nothing; :meth:`use` does."""
         if self._encoder is None:
-            self.use(open_encoder(self.model))
+            self.use(self.model)
         return self._encoder
 
     @encoder.setter
     def encoder(self, encoder: Any) -> None:
         self._encoder = encoder
 
-    def use(self, encoder: Any) -> None:
+    def use(self, encoder: str | os.PathLike[str] | Encoder, name: str | None = None) -> None:
         """Embed queries with a model, after a check that it is the index's own.
+
+        Args:
+            encoder: Its name or folder, or an encoder.
+            name: The encoder's name; by default that of the index's model.
 
         Raises:
             InputError: It is another one.
         """
-        known = encoder if isinstance(encoder, TextEncoder) else TextEncoder(encoder, self.model)
+        known = named_encoder(encoder, name or self.model, self.runtime)
         made = self.manifest["model"]
-        if known.fingerprint != made["fingerprint"]:
+        if made["fingerprint"] not in fingerprints_of(*known):
             raise InputError(
                 f"{self.folder} was made with {made['name']} ({made['fingerprint']}); {known.name} "
-                f"({known.fingerprint}) is another model, whose embeddings cannot be compared with it."
+                f"({encoder_fingerprint(*known)}) is another model, whose embeddings cannot be compared with it."
             )
-        self._encoder = known
+        self._encoder = known.encoder
 
     def search(
         self,
@@ -127,10 +139,16 @@ class SearchIndex:
         Raises:
             InputError: A query that is no text or is blank, a k below 1, a filter that is none.
         """
-        queries = _checked(queries)
+        if isinstance(queries, str):
+            raise InputError("Give a list of queries, not a string.")
+        for query in queries:
+            if not isinstance(query, str) or not query.strip():
+                raise InputError("A query must be text, and not blank.")
+            if SURROGATE.search(query):
+                raise InputError("A query is not valid Unicode.")
         if not queries:
             return []
-        vectors = np.asarray(self.encoder.encode(queries, normalize_embeddings=True), np.float32)
+        vectors = unit_embeddings(self.encoder, queries, "query")
         hits = self.search_vectors(vectors, k, filter, queries if hybrid else None)
         return self._highlighted(vectors, hits) if highlight else hits
 
@@ -158,9 +176,9 @@ class SearchIndex:
         while True:
             ranked = self._ranked(vectors, wanted, conditions, queries)
             passages = self.store.fetch(sorted({key for own in ranked for key, _ in own}))
-            hits = [_documents(own, passages, k) for own in ranked]
-            short = any(len(found) < k and len(own) >= wanted for found, own in zip(hits, ranked, strict=True))
-            if not short:
+            hits = [_best_passages(own, passages, k) for own in ranked]
+            # Long documents fill a ranking with their passages: look further where there may be more documents.
+            if not any(len(found) < k and len(own) >= wanted for found, own in zip(hits, ranked, strict=True)):
                 return hits
             wanted *= 4
 
@@ -180,22 +198,17 @@ class SearchIndex:
     def _highlighted(self, vectors: np.ndarray, hits: list[list[Hit]]) -> list[list[Hit]]:
         """The hits with the sentence nearest to their query."""
         spans = {hit.text: _sentence_spans(hit.text) for own in hits for hit in own}
-        several = [text for text, found in spans.items() if len(found) > 1]
-        sentences = [text[start:end] for text in several for start, end in spans[text]]
-        if not sentences:
-            return [[replace(hit, highlight=_whole(spans[hit.text])) for hit in own] for own in hits]
-        embedded = iter(np.asarray(self.encoder.encode(sentences, normalize_embeddings=True)))
-        known = {text: np.stack([next(embedded) for _ in spans[text]]) for text in several}
+        several = {text: found for text, found in spans.items() if len(found) > 1}
+        sentences = [text[start:end] for text, found in several.items() for start, end in found]
+        embedded = iter(unit_embeddings(self.encoder, sentences, "query") if sentences else ())
+        rows = {text: np.stack([next(embedded) for _ in found]) for text, found in several.items()}
+
+        def nearest(text: str, vector: np.ndarray) -> tuple[int, int] | None:
+            best = int((rows[text] @ vector).argmax()) if text in rows else 0
+            return spans[text][best] if spans[text] else None
+
         return [
-            [
-                replace(
-                    hit,
-                    highlight=spans[hit.text][int((known[hit.text] @ vector).argmax())]
-                    if hit.text in known
-                    else _whole(spans[hit.text]),
-                )
-                for hit in own
-            ]
+            [replace(hit, highlight=nearest(hit.text, vector)) for hit in own]
             for own, vector in zip(hits, vectors, strict=True)
         ]
 
@@ -230,7 +243,7 @@ class SearchIndex:
         """
         counts = self.store.counts()
         fields: dict[str, list[Any]] = {}
-        for passage in self.store.sample(200, 0)[0]:
+        for passage in self.store.sample(_SAMPLED, 0)[0]:
             for name, value in passage.metadata.items():
                 for item in value if isinstance(value, list) else [value]:
                     if isinstance(item, (str, int, float)) and len(fields.setdefault(name, [])) < _EXAMPLES:
@@ -245,11 +258,7 @@ class SearchIndex:
         }
 
     def verify(self) -> None:
-        """Read the whole index and compare it with its checksums.
-
-        Raises:
-            InputError: Something is damaged.
-        """
+        """Read the whole index and compare it with its checksums; an InputError says what is damaged."""
         self.store.verify()
 
     def close(self) -> None:
@@ -263,6 +272,20 @@ class SearchIndex:
         self.close()
 
 
+class NamedEncoder(NamedTuple):
+    """An encoder, and the name that opens it again where there is one."""
+
+    encoder: Any
+    name: str
+
+
+def named_encoder(encoder: Any, name: str | None = None, runtime: str | None = None) -> NamedEncoder:
+    """An encoder as it is, called by ``name`` or its type; or one opened by its name or folder."""
+    if isinstance(encoder, (str, os.PathLike)):
+        return NamedEncoder(open_encoder(encoder, runtime=runtime), lasting_name(encoder))
+    return NamedEncoder(encoder, name or type(encoder).__name__)
+
+
 def read_manifest(folder: Path) -> dict[str, Any]:
     """The manifest of an index.
 
@@ -271,58 +294,45 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     """
     path = folder / MANIFEST
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
+        manifest = read_json(path)
     except FileNotFoundError:
         raise InputError(f"{folder} is no index: make one with `distilface index CORPUS {folder}`.") from None
-    except (ValueError, NotADirectoryError) as error:
-        raise InputError(f"{path} is damaged: {error}.") from error
-    if not isinstance(manifest, dict) or manifest.get("type") != _TYPE:
+    if manifest.get("type") != _TYPE:
         raise InputError(f"{path} is not the manifest of an index of this package.")
     if manifest.get("format") != _FORMAT:
         raise InputError(
             f"{folder} has format {manifest.get('format')}, this version reads {_FORMAT}: update distilface-st, or "
             "build the index again."
         )
-    if not _is_sound(manifest):
+    if not _has_shape(manifest, _SHAPE):
         raise InputError(f"{path} is damaged: build the index again.")
     return manifest
 
 
-def write_manifest(folder: Path, encoder: TextEncoder, store: str, settings: dict[str, Any], **more: Any) -> None:
+def write_manifest(folder: Path, model: NamedEncoder, store: str, settings: dict[str, Any], **more: Any) -> None:
     """Write the manifest of a new index."""
-    model = {"name": encoder.name, "fingerprint": encoder.fingerprint, "dimension": encoder.dimension}
-    manifest = {"type": _TYPE, "format": _FORMAT, "model": model, "store": store, "settings": settings, **more}
-    write_json(folder / MANIFEST, {**manifest, "made_with": provenance()["versions"]})
+    dimension = embedding_dimension(model.encoder)
+    made = {"name": model.name, "fingerprint": encoder_fingerprint(*model), "dimension": dimension}
+    made |= {"runtime": TORCH} if hasattr(model.encoder, "state_dict") else {}
+    manifest = {"type": _TYPE, "format": _FORMAT, "model": made, "store": store, "settings": settings, **more}
+    write_json(folder / MANIFEST, {**manifest, "made_with": versions()})
 
 
-def _is_sound(manifest: dict[str, Any]) -> bool:
-    model, settings, passages = (manifest.get(name) for name in ("model", "settings", "passages"))
-    return (
-        isinstance(model, dict)
-        and isinstance(settings, dict)
-        and isinstance(manifest.get("store"), str)
-        and isinstance(model.get("name"), str)
-        and isinstance(model.get("fingerprint"), str)
-        and isinstance(model.get("dimension"), int)
-        and isinstance(passages, dict)
-        and all(isinstance(passages.get(name), int) for name in ("tokens", "overlap"))
-    )
+_SHAPE = {
+    "model": {"name": str, "fingerprint": str, "dimension": int},
+    "store": str,
+    "settings": dict,
+    "passages": {"tokens": int, "overlap": int},
+}
 
 
-def _checked(queries: Sequence[str]) -> list[str]:
-    if isinstance(queries, str):
-        raise InputError("Give a list of queries, not a string.")
-    for query in queries:
-        if not isinstance(query, str) or not query.strip():
-            raise InputError("A query must be text, and not blank.")
-        try:
-            query.encode()
-        except UnicodeEncodeError:
-            raise InputError("A query is not valid Unicode.") from None
-    return list(queries)
+def _has_shape(value: Any, shape: Any) -> bool:
+    if not isinstance(shape, dict):
+        return isinstance(value, shape)
+    return isinstance(value, dict) and all(_has_shape(value.get(name), inner) for name, inner in shape.items())
 
 
-def _documents(ranked: list[Scored], passages: dict[int, Passage], k: int) -> list[Hit]:
+def _best_passages(ranked: list[Scored], passages: dict[int, Passage], k: int) -> list[Hit]:
     """The first ``k`` documents of ranked passages, each with its best."""
     hits: dict[str, Hit] = {}
     for key, score in ranked:
@@ -344,7 +354,3 @@ def _sentence_spans(text: str) -> list[tuple[int, int]]:
         position = start + len(sentence)
         spans.append((start, position))
     return spans
-
-
-def _whole(spans: list[tuple[int, int]]) -> tuple[int, int] | None:
-    return spans[0] if spans else None

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..datasets.sources import find_source
 from ..errors import InputError
-from .documents import in_chunks, read_documents
-from .encoders import TextEncoder
-from .index import MANIFEST, SearchIndex, write_manifest
+from ..models.encoders import embedding_dimension, longest_input, token_counts, unit_embeddings
+from ..utils.chunks import chunked
+from ..utils.ray import ray_library
+from .documents import read_documents
+from .index import MANIFEST, NamedEncoder, SearchIndex, named_encoder, read_manifest, write_manifest
 from .passages import PassageSplitter
-from .stores.base import store_class
+from .stores.base import STORES, store_class
 
 if TYPE_CHECKING:
     import os
@@ -25,6 +29,7 @@ if TYPE_CHECKING:
 
     import numpy as np
 
+    from ..models.encoders import Encoder
     from .hits import Document, Passage
     from .stores.base import VectorStore
 
@@ -34,7 +39,11 @@ CHUNK = 2048
 _SPECIAL = 2
 """Tokens that a model puts around a text."""
 
-_OF_OURS = ("passages.sqlite", "vectors-", "structure-", "milvus.", "lexical", "ray-", ".milvus.", ".manifest")
+_BEGUN = ".index-begun"
+"""File that is there from the moment an index's folder is made until its manifest is, with the store's kind."""
+
+_TEMPORARY = re.compile(r"\.(manifest|milvus)\.[0-9]+\.tmp\.json")
+"""What a kill in the middle of writing one of these files leaves."""
 
 
 @dataclass(frozen=True)
@@ -54,103 +63,86 @@ class IndexSettings:
     overlap: int | None = None
 
 
+@dataclass(frozen=True)
+class RaySettings:
+    """How passages are embedded on a Ray cluster.
+
+    Attributes:
+        address: The cluster's; ``local`` starts one on this machine.
+        workers: Actors, each with a model and a core.
+        batch_size: Passages a batch.
+    """
+
+    address: str = "local"
+    workers: int = 2
+    batch_size: int = 256
+
+
 def index_corpus(
     source: str | os.PathLike[str],
     folder: str | os.PathLike[str],
-    encoder: Any,
+    encoder: str | os.PathLike[str] | Encoder,
     settings: IndexSettings | None = None,
     *,
+    model_name: str | None = None,
     mode: str = "create",
     id_field: str | None = None,
     text_field: str | None = None,
     progress: Callable[[int], Any] = lambda done: None,
+    ray: RaySettings | None = None,
 ) -> dict[str, Any]:
     """Index a corpus. Run again after a kill, it goes on where it was, and the index is as if nothing had happened.
 
     Args:
         source: Documents, see :func:`distilface_st.search.documents.read_documents`.
         folder: The index.
-        encoder: The model: an ``EdgeEncoder``, a ``SentenceTransformer``, or a
-            :class:`distilface_st.search.encoders.TextEncoder`, which also has a name to open it again by.
+        encoder: The model's name or folder, or an encoder: anything that encodes as a ``SentenceTransformer``.
         settings: How to make a new index; one that is there keeps its own.
+        model_name: A name to open an encoder again by; by default its type's name, which opens nothing.
         mode: ``create`` a new index, ``add`` documents with new ids, or ``update``: put documents in the place of
             those with their ids, and add the others.
         id_field: Field with the documents' ids.
         text_field: Field with their text.
         progress: Called with the number of documents done.
+        ray: Embed on a Ray cluster, whose nodes must see the index's folder (a shared disk), have this package, and
+            open the model by its name. See :mod:`distilface_st.search.ray_indexing`.
 
     Returns:
         ``documents`` read by this run, ``blank`` ones among them, which are not kept, and the index's ``total``.
 
     Raises:
         InputError: A source that cannot be read, an id that is there twice, an index that exists (``create``) or does
-            not (otherwise), one that another model made, or one with other work unfinished.
+            not (otherwise), one that another model made, or one with other work unfinished; a folder that holds
+            something else; passages that did not come back from Ray.
+        MissingExtraError: The store's library or Ray is not installed.
     """
-    known = encoder if isinstance(encoder, TextEncoder) else TextEncoder(encoder, type(encoder).__name__)
+    if ray is not None:
+        ray_library("Indexing on Ray")
     folder = Path(folder)
     job = Job.of(mode, source, id_field, text_field)
-    if mode == "create" and not (folder / MANIFEST).exists():
-        create_index(folder, known, settings or IndexSettings(), job)
-    with SearchIndex.open(folder, known) as index:
-        done, is_new = job.begin(index.store, may_be_new=mode != "create")
-        progress(done)
-        documents = islice(read_documents(source, id_field, text_field), done, None)
-        embedded = (
-            Embedded(chunk, passages, known.encode_documents([passage.text for passage in passages]))
-            for chunk, passages in _ahead(documents, splitter_of(index, known))
-        )
-        return store_chunks(index, job, done, embedded, progress, is_new)
+    is_there = (folder / MANIFEST).exists()
+    runtime = read_manifest(folder)["model"].get("runtime") if is_there else None
+    model = named_encoder(encoder, model_name, runtime)
+    if mode == "create" and not is_there:
+        _create(folder, model, settings or IndexSettings(), job)
+    with SearchIndex.open(folder) as index:
+        index.use(*model)
+        (folder / _BEGUN).unlink(missing_ok=True)
+        job.begin(index.store, may_be_new=mode != "create")
+        progress(job.done)
+        made_with = index.manifest["passages"]
+        splitter = PassageSplitter(partial(token_counts, model.encoder), made_with["tokens"], made_with["overlap"])
+        documents = read_documents(source, id_field, text_field)
+        if ray is None:
+            embedded = _embedded(islice(documents, job.done, None), splitter, model.encoder)
+            return _store(index, job, embedded, progress)
+        from .ray_indexing import embedded_by_ray
 
-
-@dataclass(frozen=True)
-class Embedded:
-    """Consecutive documents, their passages, and the passages' vectors, shape (passages, d)."""
-
-    documents: list[Document]
-    passages: list[Passage]
-    vectors: np.ndarray
-
-
-def splitter_of(index: SearchIndex, encoder: TextEncoder) -> PassageSplitter:
-    """Splits documents as those of the index were."""
-    made_with = index.manifest["passages"]
-    return PassageSplitter(encoder.token_counts, made_with["tokens"], made_with["overlap"])
-
-
-def store_chunks(
-    index: SearchIndex,
-    job: Job,
-    done: int,
-    chunks: Iterable[Embedded],
-    progress: Callable[[int], Any],
-    is_new: bool = False,
-) -> dict[str, Any]:
-    """Put embedded chunks into the store, one commit each, and finish the job.
-
-    Args:
-        index: The index.
-        job: What is being done.
-        done: Documents that are in the store already.
-        chunks: The others.
-        progress: Called with the number of documents done.
-        is_new: Whether this job was begun just now, so that no part of a chunk can be there from before a kill.
-
-    Raises:
-        InputError: An id that is there twice.
-    """
-    read = blank = 0
-    is_clean = is_new or index.store.is_transactional
-    for chunk in chunks:
-        ids = _distinct(chunk.documents)
-        if job.mode != "update" and is_clean and (there := index.store.known(ids)):
-            twice = next(document for document in chunk.documents if document.id in there)
-            raise InputError(f"{twice.where}: the index has a document {twice.id!r} already (see --update).")
-        read += len(ids)
-        blank += len(ids) - len({passage.document for passage in chunk.passages})
-        index.store.add(chunk.passages, chunk.vectors, ids, job.at(done + read))
-        is_clean = True
-        progress(done + read)
-    return _finish(index, job, done + read, documents=read, blank=blank)
+        work = folder.absolute() / f"ray-{job.key}"
+        embedded = embedded_by_ray(documents, splitter, model, ray, work, job.done)
+        result = _store(index, job, embedded, progress)
+    shutil.rmtree(work)
+    return result
 
 
 def delete_from_index(
@@ -170,58 +162,31 @@ def delete_from_index(
         InputError: A source that cannot be read, or no index.
     """
     job = Job.of("delete", source, id_field, None)
+    is_plain = all(path.name.lower().removesuffix(".gz").endswith(".txt") for path in find_source(source).files)
+    documents = read_documents(source, id_field)
+    names = filter(None, (document.text.strip() if is_plain else document.id for document in documents))
     deleted = asked = 0
     with SearchIndex.open(folder) as index:
-        done, _ = job.begin(index.store, may_be_new=True)
-        for chunk in in_chunks(islice(_named(source, id_field), done, None), CHUNK):
+        job.begin(index.store, may_be_new=True)
+        for chunk in chunked(islice(names, job.done, None), CHUNK):
             ids = list(dict.fromkeys(chunk))
             asked += len(ids)
-            done += len(chunk)
-            deleted += index.store.delete(ids, job.at(done))
-        return _finish(index, job, done, deleted=deleted, missing=asked - deleted)
+            job.done += len(chunk)
+            deleted += index.store.delete(ids, job.position())
+        return _finish(index, job, deleted=deleted, missing=asked - deleted)
 
 
-def _named(source: str | os.PathLike[str], id_field: str | None) -> Iterator[str]:
-    plain = all(path.name.lower().removesuffix(".gz").endswith(".txt") for path in find_source(source).files)
-    for document in read_documents(source, id_field):
-        name = document.text.strip() if plain else document.id
-        if name:
-            yield name
+class Embedded(NamedTuple):
+    """Consecutive documents, their passages, and the passages' vectors, shape (passages, d)."""
+
+    documents: list[Document]
+    passages: list[Passage]
+    vectors: np.ndarray
 
 
-def _finish(index: SearchIndex, job: Job, done: int, **counts: int) -> dict[str, Any]:
-    index.store.finish()
-    index.store.set_position(job.at(done, finished=True))
-    return {**counts, "total": index.store.counts().documents}
-
-
-def create_index(folder: Path, encoder: TextEncoder, settings: IndexSettings, job: Job) -> None:
-    """An empty index, at the beginning of a job.
-
-    Raises:
-        InputError: Settings that do not fit, or a folder with something else in it.
-    """
-    kind = store_class(settings.store)
-    options = kind.check(settings.options)
-    tokens = min(settings.tokens, encoder.max_tokens - _SPECIAL)
-    overlap = tokens // 4 if settings.overlap is None else settings.overlap
-    PassageSplitter(encoder.token_counts, tokens, overlap)
-    left = list(folder.iterdir()) if folder.is_dir() else []
-    if folder.exists() and not (folder.is_dir() and all(path.name.startswith(_OF_OURS) for path in left)):
-        raise InputError(f"{folder} is there already and is no index: name another folder.")
-    for path in left:  # of a run that was killed before there was a manifest
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
-    folder.mkdir(parents=True, exist_ok=True)
-    store = kind(folder, encoder.dimension, options, create=True)
-    store.set_position(job.at(0))
-    store.close()
-    passages = {"tokens": tokens, "overlap": overlap}
-    write_manifest(folder, encoder, settings.store, options, passages=passages)
-
-
-def _ahead(documents: Iterator[Document], splitter: PassageSplitter) -> Iterator[tuple[list[Document], list[Passage]]]:
-    """Chunks of documents and their passages, the next one read and split while the caller works on the last."""
-    chunks = in_chunks(documents, CHUNK)
+def _embedded(documents: Iterator[Document], splitter: PassageSplitter, encoder: Encoder) -> Iterator[Embedded]:
+    """Chunks of documents, the next one read and split while the model and the store work on the last."""
+    chunks = chunked(documents, CHUNK)
 
     def prepare() -> tuple[list[Document], list[Passage]] | None:
         chunk = next(chunks, None)
@@ -231,7 +196,26 @@ def _ahead(documents: Iterator[Document], splitter: PassageSplitter) -> Iterator
         following = thread.submit(prepare)
         while (prepared := following.result()) is not None:
             following = thread.submit(prepare)
-            yield prepared
+            texts = [passage.text for passage in prepared[1]]
+            yield Embedded(*prepared, unit_embeddings(encoder, texts, "document"))
+
+
+def _store(index: SearchIndex, job: Job, chunks: Iterable[Embedded], progress: Callable[[int], Any]) -> dict[str, Any]:
+    """Put the chunks that are not stored yet into the store, one commit each, and finish the job."""
+    begun_at, blank = job.done, 0
+    # A part of the first chunk may be there from before a kill, where the store does not undo it.
+    is_clean = job.is_new or index.store.is_transactional
+    for chunk in chunks:
+        ids = _distinct(chunk.documents)
+        if job.mode != "update" and is_clean and (there := index.store.known(ids)):
+            twice = next(document for document in chunk.documents if document.id in there)
+            raise InputError(f"{twice.where}: the index has a document {twice.id!r} already (see --update).")
+        job.done += len(ids)
+        blank += len(ids) - len({passage.document for passage in chunk.passages})
+        index.store.add(chunk.passages, chunk.vectors, ids, job.position())
+        is_clean = True
+        progress(job.done)
+    return _finish(index, job, documents=job.done - begun_at, blank=blank)
 
 
 def _distinct(chunk: list[Document]) -> list[str]:
@@ -243,44 +227,79 @@ def _distinct(chunk: list[Document]) -> list[str]:
     return list(seen)
 
 
-@dataclass(frozen=True)
+def _finish(index: SearchIndex, job: Job, **counts: int) -> dict[str, Any]:
+    index.store.finish()
+    index.store.set_position(job.position(finished=True))
+    return {**counts, "total": index.store.counts().documents}
+
+
+def _create(folder: Path, model: NamedEncoder, settings: IndexSettings, job: Job) -> None:
+    """Make an empty index, at the beginning of a job."""
+    kind = store_class(settings.store)
+    options = kind.check(settings.options)
+    tokens = min(settings.tokens, longest_input(model.encoder) - _SPECIAL)
+    overlap = tokens // 4 if settings.overlap is None else settings.overlap
+    PassageSplitter(partial(token_counts, model.encoder), tokens, overlap)  # which refuses budgets that make no sense
+    begun = folder / _BEGUN
+    if begun.is_file():
+        _remove_begun(folder, begun.read_text(encoding="utf-8"))
+    elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(f"{folder} is there already and is no index: name another folder.")
+    folder.mkdir(parents=True, exist_ok=True)
+    begun.write_text(settings.store, encoding="utf-8")
+    store = kind(folder, embedding_dimension(model.encoder), options, create=True)
+    store.set_position(job.position())
+    store.close()
+    write_manifest(folder, model, settings.store, options, passages={"tokens": tokens, "overlap": overlap})
+
+
+def _remove_begun(folder: Path, store: str) -> None:
+    """Remove what a run that was killed before there was a manifest has made, by name, and nothing else."""
+    names = store_class(store).files if store in STORES else ()  # killed before it was written: nothing was made
+    for path in [path for path in folder.iterdir() if path.name in names or _TEMPORARY.fullmatch(path.name)]:
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
+@dataclass
 class Job:
     """A piece of work on an index, and how far it has come, as the store's position keeps it."""
 
     key: str
+    """Tells it from other work."""
     name: str
+    """What it is, for messages."""
     mode: str
+    done: int = 0
+    """Documents that are done."""
+    is_new: bool = False
+    """Whether it was begun just now, so that nothing can be there from before a kill."""
 
     @classmethod
     def of(cls, mode: str, source: str | os.PathLike[str], id_field: str | None, text_field: str | None) -> Job:
-        """The job of doing something with a source.
-
-        Raises:
-            InputError: There is no such mode or source.
-        """
+        """The job of doing something with a source; an InputError where there is no such mode or source."""
         if mode not in ("create", "add", "update", "delete"):
             raise InputError(f"mode is {mode!r}: choose create, add or update.")
         found = find_source(source)
         decisive = json.dumps([mode, found.identity(), id_field, text_field])
         return cls(hashlib.blake2b(decisive.encode(), digest_size=12).hexdigest(), f"{mode} {found.name}", mode)
 
-    def at(self, done: int, finished: bool = False) -> str:
-        """The position after so many documents."""
-        return json.dumps({"job": self.key, "name": self.name, "done": done, "finished": finished})
+    def position(self, finished: bool = False) -> str:
+        """What the store keeps."""
+        return json.dumps({"job": self.key, "name": self.name, "done": self.done, "finished": finished})
 
-    def begin(self, store: VectorStore, may_be_new: bool) -> tuple[int, bool]:
-        """Documents of this job that are done, and whether it is new, which is noted.
-
-        Raises:
-            InputError: Another job is unfinished, or there is nothing to begin.
-        """
+    def begin(self, store: VectorStore, may_be_new: bool) -> None:
+        """Go on where the store says that the job was, or note in it that the job is begun."""
         position = store.position()
         known = json.loads(position) if position else {"finished": True}
-        if not known["finished"]:
-            if known["job"] != self.key:
-                raise InputError(f"The index has unfinished work ({known['name']}): run that again first.")
-            return int(known["done"]), False
-        if not may_be_new:
-            raise InputError("There is an index already: --add or --update changes it; or name another folder.")
-        store.set_position(self.at(0))
-        return 0, True
+        if known["finished"]:
+            if not may_be_new:
+                raise InputError("There is an index already: --add or --update changes it; or name another folder.")
+            store.set_position(self.position())
+            self.is_new = True
+        elif known["job"] != self.key:
+            raise InputError(f"The index has unfinished work ({known['name']}): run that again first.")
+        else:
+            self.done = int(known["done"])

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import MissingExtraError
-from ..utils.files import atomic_folder, write_json
+from ..errors import InputError
+from ..utils.extras import require
+from ..utils.files import atomic_folder, read_json, write_json
+from .stores.base import Scored
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Iterable, Sequence
     from pathlib import Path
 
-    from .stores.base import Scored, VectorStore
+    from .stores.base import VectorStore
 
 _RECORD = "lexical.json"
 _KEYS = "keys.npy"
@@ -28,86 +29,71 @@ class LexicalIndex:
         store: The passages. When they have changed, the whole is built anew.
 
     Raises:
+        InputError: The folder is something else.
         MissingExtraError: bm25s is not installed.
     """
 
     def __init__(self, folder: Path, store: VectorStore) -> None:
-        self._library = _library()
-        if not _is_current(folder, store.version()):
-            _build(self._library, folder, store)
-        self.version = json.loads((folder / _RECORD).read_text(encoding="utf-8"))["version"]
+        self._bm25s = require("bm25s", "Hybrid search", "search")
+        self.version = store.version()
+        if _version_of(folder) != self.version:
+            self._build(folder, store)
         self._keys = np.load(folder / _KEYS, mmap_mode="r")
-        self._index = self._library.BM25.load(str(folder), mmap=True) if len(self._keys) else None
+        self._index = self._bm25s.BM25.load(str(folder), mmap=True) if len(self._keys) else None
+
+    def _build(self, folder: Path, store: VectorStore) -> None:
+        passages = list(store.texts())
+        with atomic_folder(folder) as temporary:
+            if passages:
+                index = self._bm25s.BM25()
+                index.index(self._words([text for _, text in passages]), show_progress=False)
+                index.save(str(temporary))
+            np.save(temporary / _KEYS, np.asarray([key for key, _ in passages], np.int64))
+            write_json(temporary / _RECORD, {"version": self.version, "passages": len(passages)})
+
+    def _words(self, texts: list[str]) -> list[list[str]]:
+        words: list[list[str]] = self._bm25s.tokenize(texts, stopwords="en", return_ids=False, show_progress=False)
+        return words
 
     def search(self, queries: Sequence[str], k: int, allowed: Collection[int] | None = None) -> list[list[Scored]]:
-        """Passages that share words with each query, best first.
-
-        Args:
-            queries: Queries.
-            k: Most passages a query.
-            allowed: Keys of the only passages to find; None allows all.
-        """
+        """At most ``k`` passages that share words with each query, best first, of those with ``allowed`` keys."""
         if self._index is None:
             return [[] for _ in queries]
         mask = None if allowed is None else np.isin(self._keys, np.fromiter(allowed, np.int64)).astype(np.float32)
         found: list[list[Scored]] = []
-        for words in _words(self._library, list(queries)):
+        for words in self._words(list(queries)):
             if not words:
                 found.append([])
                 continue
             rows, scores = self._index.retrieve(
                 [words], k=min(k, len(self._keys)), weight_mask=mask, show_progress=False, n_threads=0
             )
-            own = zip(rows[0].tolist(), scores[0].tolist(), strict=True)
-            found.append([(int(self._keys[row]), score) for row, score in own if score > 0])
+            own = zip(self._keys[rows[0]].tolist(), scores[0].tolist(), strict=True)
+            found.append([Scored(key, score) for key, score in own if score > 0])
         return found
 
 
-def _is_current(folder: Path, version: str) -> bool:
+def _version_of(folder: Path) -> Any:
+    """Version of the passages that a BM25 index was built over; None where there is none that can be read."""
+    record = folder / _RECORD
+    if folder.exists() and not record.is_file():
+        raise InputError(f"{folder} is not of this index: move it elsewhere, hybrid search keeps its words there.")
     try:
-        known = json.loads((folder / _RECORD).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    return bool(known.get("version") == version)
+        return read_json(record).get("version")
+    except (FileNotFoundError, InputError):
+        return None
 
 
-def _build(library: Any, folder: Path, store: VectorStore) -> None:
-    version = store.version()
-    keys, texts = [], []
-    for key, text in store.texts():
-        keys.append(key)
-        texts.append(text)
-    with atomic_folder(folder) as temporary:
-        if keys:
-            index = library.BM25()
-            index.index(_words(library, texts), show_progress=False)
-            index.save(str(temporary))
-        np.save(temporary / _KEYS, np.asarray(keys, np.int64))
-        write_json(temporary / _RECORD, {"version": version, "passages": len(keys)})
-
-
-def _words(library: Any, texts: list[str]) -> list[list[str]]:
-    found: list[list[str]] = library.tokenize(texts, stopwords="en", return_ids=False, show_progress=False)
-    return found
-
-
-def _library() -> Any:
-    try:
-        import bm25s
-    except ImportError as error:
-        raise MissingExtraError("Hybrid search", "search") from error
-    return bm25s
-
-
-def fuse(rankings: Sequence[Sequence[Scored]], constant: int = 60) -> list[Scored]:
+def fuse(rankings: Iterable[Sequence[Scored]], constant: int = 60) -> list[Scored]:
     """Reciprocal rank fusion (Cormack et al., 2009): each ranking gives a passage 1 / (constant + its rank from 1).
 
     Example:
-        >>> [key for key, _ in fuse([[(1, 0.9), (2, 0.8)], [(2, 7.0), (3, 5.0)]])]
+        >>> one, other = [Scored(1, 0.9), Scored(2, 0.8)], [Scored(2, 7.0), Scored(3, 5.0)]
+        >>> [key for key, _ in fuse([one, other])]
         [2, 1, 3]
     """
     scores: dict[int, float] = {}
     for ranking in rankings:
         for rank, (key, _) in enumerate(ranking, 1):
             scores[key] = scores.get(key, 0.0) + 1 / (constant + rank)
-    return sorted(scores.items(), key=lambda item: -item[1])
+    return sorted((Scored(*item) for item in scores.items()), key=lambda one: -one.score)

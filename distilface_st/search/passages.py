@@ -44,12 +44,13 @@ class PassageSplitter:
 
     def __call__(self, documents: Sequence[Document]) -> list[Passage]:
         """The passages of documents, in order; a blank document has none."""
-        parts: list[list[str]] = [_units(document.text, self.budget) for document in documents]
-        several = [index for index, units in enumerate(parts) if len(units) > 1 or _maybe_long(units, self.budget)]
-        counts = iter(self.token_counts([unit for index in several for unit in parts[index]]))
-        for index in several:
-            sized = [(unit, next(counts)) for unit in parts[index]]
-            parts[index] = self._join([piece for unit in sized for piece in self._cut(*unit)])
+        parts = [_sentences(document.text, self.budget) for document in documents]
+        # A token has a byte at least, so that a short text is one passage, and its tokens need no counting.
+        counted = [i for i, units in enumerate(parts) if len(units) > 1 or len("".join(units).encode()) > self.budget]
+        counts = iter(self.token_counts([unit for index in counted for unit in parts[index]]))
+        for index in counted:
+            pieces = [piece for unit in parts[index] for piece in self._cut(unit, next(counts))]
+            parts[index] = self._join(pieces)
         return [
             Passage(document.id, number, text, document.metadata)
             for document, texts in zip(documents, parts, strict=True)
@@ -83,23 +84,17 @@ class PassageSplitter:
         if count <= self.budget:
             return [(unit, count)]
         words = unit.split()
-        halves = (
-            [" ".join(words[: len(words) // 2]), " ".join(words[len(words) // 2 :])]
-            if len(words) > 1
-            else [unit[: len(unit) // 2], unit[len(unit) // 2 :]]
-        )
-        if not halves[0]:
+        whole: list[str] | str = words if len(words) > 1 else unit
+        if len(whole) < 2:
             return [(unit, count)]
+        joint = " " if len(words) > 1 else ""
+        halves = [joint.join(half) for half in (whole[: len(whole) // 2], whole[len(whole) // 2 :])]
         return [piece for half in zip(halves, self.token_counts(halves), strict=True) for piece in self._cut(*half)]
 
 
-def _units(text: str, budget: int) -> list[str]:
-    """The text whole where it cannot be over the budget, a token being a byte at least; else its sentences."""
+def _sentences(text: str, budget: int) -> list[str]:
+    """The sentences of a text, or the text whole where it cannot be over the budget; none of a blank one."""
     text = text.strip()
     if len(text.encode()) <= budget:
         return [text] if text else []
     return [sentence for line in text.splitlines() for sentence in split_sentences(line)]
-
-
-def _maybe_long(units: list[str], budget: int) -> bool:
-    return bool(units) and len(units[0].encode()) > budget

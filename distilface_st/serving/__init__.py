@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-from .encoders import open_encoder
-from .server import http_server, open_service, run, serve
-from .settings import ServerSettings
+from ..utils.extras import require
 
-__all__ = ["ServerSettings", "http_server", "open_encoder", "open_service", "run", "serve"]
+for _module in ("fastapi", "orjson", "prometheus_client", "uvicorn"):
+    require(_module, "Serving", "serve")
+
+# After the check, so that a missing library is named with the extra that brings it.
+from .server import http_server, open_service, run, serve  # noqa: E402
+from .service import ServerSettings  # noqa: E402
+
+__all__ = ["ServerSettings", "http_server", "open_service", "run", "serve"]

@@ -9,15 +9,15 @@ from collections import deque
 from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from .protocols import ServedEncoder
-    from .settings import ServerSettings
+    from .encoder import Kind, ServedEncoder
+    from .service import ServerSettings
 
 _SMOOTHING = 0.1
 """Weight of the last batch in the measured speed."""
@@ -44,22 +44,30 @@ class StoppingError(Exception):
 
 @dataclass(eq=False)
 class _Job:
-    """A request's texts; ``rows`` fills from the front, ``taken`` texts are encoded or at work."""
+    """A request's texts, of which the first ``taken`` are encoded or being encoded, and their rows so far."""
 
     texts: Sequence[str]
     tokens: Sequence[int]
-    prompt_name: str | None
-    future: Future[np.ndarray]
-    rows: np.ndarray
+    kind: Kind | None
+    future: Future[np.ndarray] = field(default_factory=Future)
+    rows: list[np.ndarray] = field(default_factory=list)
     taken: int = 0
-    left: int = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.left = len(self.texts)
 
 
-_Part = tuple[_Job, int, int]
-"""Texts ``start`` to ``stop`` of a job."""
+class _Part(NamedTuple):
+    """Texts ``start`` to ``stop`` of a request."""
+
+    job: _Job
+    start: int
+    stop: int
+
+    @property
+    def texts(self) -> Sequence[str]:
+        return self.job.texts[self.start : self.stop]
+
+    @property
+    def tokens(self) -> int:
+        return sum(self.job.tokens[self.start : self.stop])
 
 
 class Batcher:
@@ -74,10 +82,15 @@ class Batcher:
         settings: Budget, wait and bounds.
         on_batch: Called after each batch with its requests, texts, tokens and seconds.
 
+    Attributes:
+        queued_texts: Texts that wait.
+        queued_tokens: Tokens that wait.
+
     Example:
         ::
 
-            batcher = Batcher(open_encoder(), ServerSettings())
+            encoder = ServedEncoder(open_encoder(), "distilface-mini")
+            batcher = Batcher(encoder, ServerSettings())
             texts = ["It is sunny."]
             rows = batcher.submit(texts, encoder.count_tokens(texts)).result()  # (1, d)
             batcher.close()
@@ -89,27 +102,15 @@ class Batcher:
         settings: ServerSettings,
         on_batch: Callable[[int, int, int, float], Any] = lambda requests, texts, tokens, seconds: None,
     ) -> None:
-        self._encoder = encoder
-        self._settings = settings
-        self._on_batch = on_batch
+        self._encoder, self._settings, self._on_batch = encoder, settings, on_batch
         self._jobs: deque[_Job] = deque()
         self._changed = threading.Condition()
         self._closed = False
-        self._texts = self._tokens = 0
-        self._merged, self._ended = 0, -math.inf
+        self.queued_texts = self.queued_tokens = 0
+        self._merged, self._ended = 0, -math.inf  # the last batch: its requests, and when it ended
         self._seconds_per_token = 0.0
         self._thread = threading.Thread(target=self._run, name="distilface-encoder", daemon=True)
         self._thread.start()
-
-    @property
-    def queued_texts(self) -> int:
-        """Texts that wait."""
-        return self._texts
-
-    @property
-    def queued_tokens(self) -> int:
-        """Tokens that wait."""
-        return self._tokens
 
     @property
     def alive(self) -> bool:
@@ -117,7 +118,7 @@ class Batcher:
         return self._thread.is_alive()
 
     def check_room(self, texts: int, tokens: int = 0) -> None:
-        """Refuse a request that the queue has no room for.
+        """Refuse a request that the queue has no room for; an empty queue has room for any.
 
         Raises:
             OverloadedError: It has none now.
@@ -125,17 +126,17 @@ class Batcher:
         """
         if self._closed:
             raise StoppingError
-        limits = self._settings
-        if self._texts and (self._texts + texts > limits.queue_texts or self._tokens + tokens > limits.queue_tokens):
-            raise OverloadedError(max(1, min(60, math.ceil(self._tokens * self._seconds_per_token))))
+        too_many = self.queued_texts + texts > self._settings.queue_texts
+        if self.queued_texts and (too_many or self.queued_tokens + tokens > self._settings.queue_tokens):
+            raise OverloadedError(max(1, min(60, math.ceil(self.queued_tokens * self._seconds_per_token))))
 
-    def submit(self, texts: Sequence[str], tokens: Sequence[int], prompt_name: str | None = None) -> Future[np.ndarray]:
+    def submit(self, texts: Sequence[str], tokens: Sequence[int], kind: Kind | None = None) -> Future[np.ndarray]:
         """Queue a request. It may be called from any thread.
 
         Args:
             texts: One text or more.
             tokens: How many tokens each has.
-            prompt_name: The model's prompt for them. Texts of several prompts do not share a batch.
+            kind: What they are to the encoder. Texts of several kinds do not share a batch.
 
         Returns:
             The embeddings to come, shape (texts, d); cancelling it takes the request out of the queue.
@@ -144,13 +145,12 @@ class Batcher:
             OverloadedError: The queue is full.
             StoppingError: It takes no more.
         """
-        rows = np.empty((len(texts), self._encoder.dimension), dtype=np.float32)
-        job = _Job(texts, tokens, prompt_name, Future(), rows)
+        job = _Job(texts, tokens, kind)
         with self._changed:
             self.check_room(len(texts), sum(tokens))
             self._jobs.append(job)
-            self._texts += len(texts)
-            self._tokens += sum(tokens)
+            self.queued_texts += len(texts)
+            self.queued_tokens += sum(tokens)
             self._changed.notify()
         job.future.add_done_callback(lambda _: self._forget(job))
         return job.future
@@ -166,30 +166,31 @@ class Batcher:
         self._thread.join(timeout)
 
     def _forget(self, job: _Job) -> None:
+        """Take what is left of a request that was cancelled, or failed, out of the queue."""
         with self._changed:
             if job.taken < len(job.texts):
                 self._jobs.remove(job)
-                self._took(job, len(job.texts))
+                self._take(job, len(job.texts))
 
-    def _took(self, job: _Job, stop: int) -> None:
-        self._texts -= stop - job.taken
-        self._tokens -= sum(job.tokens[job.taken : stop])
+    def _take(self, job: _Job, stop: int) -> _Part:
+        part = _Part(job, job.taken, stop)
+        self.queued_texts -= len(part.texts)
+        self.queued_tokens -= part.tokens
         job.taken = stop
+        return part
 
     def _run(self) -> None:
         while parts := self._next_batch():
             began = time.perf_counter()
             self._encode(parts)
             seconds = time.perf_counter() - began
-            texts = sum(stop - start for _, start, stop in parts)
-            tokens = sum(sum(job.tokens[start:stop]) for job, start, stop in parts)
+            tokens = sum(part.tokens for part in parts)
             self._merged, self._ended = len(parts), time.monotonic()
-            self._measure(seconds / max(1, tokens))
-            self._on_batch(len(parts), texts, tokens, seconds)
-
-    def _measure(self, seconds_per_token: float) -> None:
-        before = self._seconds_per_token or seconds_per_token
-        self._seconds_per_token = before + _SMOOTHING * (seconds_per_token - before)
+            speed = seconds / max(1, tokens)
+            self._seconds_per_token += (_SMOOTHING if self._seconds_per_token else 1) * (
+                speed - self._seconds_per_token
+            )
+            self._on_batch(len(parts), sum(len(part.texts) for part in parts), tokens, seconds)
 
     def _next_batch(self) -> list[_Part]:
         """Parts to encode together; none where the queue is closed and empty."""
@@ -201,61 +202,55 @@ class Batcher:
                     self._changed.wait()
                 if self._settings.batching:
                     self._wait_for_more()
-                if parts := self._take():
+                if parts := self._take_batch():
                     return parts
 
     def _wait_for_more(self) -> None:
         """After a batch of n requests, wait for n again while they may still be on their way."""
         deadline = self._ended + self._settings.max_wait_ms / 1000
-        while len(self._jobs) < self._merged and self._tokens < self._settings.batch_tokens and not self._closed:
+        while len(self._jobs) < self._merged and self.queued_tokens < self._settings.batch_tokens and not self._closed:
             remaining = deadline - time.monotonic()
             if remaining <= 0 or not self._changed.wait(remaining):
                 return
 
-    def _take(self) -> list[_Part]:
+    def _take_batch(self) -> list[_Part]:
         parts: list[_Part] = []
-        budget = float(self._settings.batch_tokens) if self._settings.batching else math.inf
+        budget = self._settings.batch_tokens if self._settings.batching else math.inf
         while self._jobs and budget > 0:
             job = self._jobs[0]
-            if parts and job.prompt_name != parts[0][0].prompt_name:
+            if parts and job.kind != parts[0].job.kind:
                 break
-            start = stop = job.taken
-            while stop < len(job.texts) and (job.tokens[stop] <= budget or (not parts and stop == start)):
+            stop = job.taken
+            # The first text of a batch is taken whatever its length: it would wait for ever otherwise.
+            while stop < len(job.texts) and (job.tokens[stop] <= budget or (not parts and stop == job.taken)):
                 budget -= job.tokens[stop]
                 stop += 1
-            if stop == start:
+            if stop == job.taken:
                 break
-            self._took(job, stop)
-            parts.append((job, start, stop))
+            parts.append(self._take(job, stop))
             self._jobs.popleft()
             if stop < len(job.texts):
-                self._jobs.append(job)
+                self._jobs.append(job)  # behind the others, whose turn it is now
                 break
             if not self._settings.batching:
                 break
         return parts
 
     def _encode(self, parts: list[_Part]) -> None:
-        texts = [text for job, start, stop in parts for text in job.texts[start:stop]]
         try:
-            rows = self._encoder.encode(texts, parts[0][0].prompt_name)
+            rows = self._encoder.encode([text for part in parts for text in part.texts], parts[0].job.kind)
         except Exception as error:
-            self._failed(parts, error)
+            if len(parts) > 1:  # one request's text must not fail the others'
+                for part in parts:
+                    self._encode([part])
+                return
+            with suppress(InvalidStateError):
+                parts[0].job.future.set_exception(error)
             return
         first = 0
         for job, start, stop in parts:
-            job.rows[start:stop] = rows[first : first + stop - start]
+            job.rows.append(rows[first : first + stop - start])
             first += stop - start
-            job.left -= stop - start
-            if not job.left:
+            if stop == len(job.texts):
                 with suppress(InvalidStateError):  # cancelled meanwhile
-                    job.future.set_result(job.rows)
-
-    def _failed(self, parts: list[_Part], error: Exception) -> None:
-        """One request's text must not fail the others'."""
-        if len(parts) > 1:
-            for part in parts:
-                self._encode([part])
-            return
-        with suppress(InvalidStateError):
-            parts[0][0].future.set_exception(error)
+                    job.future.set_result(np.concatenate(job.rows))

@@ -1,18 +1,31 @@
-"""What every request passes before any work: key, body, limits, time; and what every answer passes on its way out."""
+"""What every request passes before any work, and every answer on its way out: key, limits, time, and errors.
+
+Clients see errors in OpenAI's shape: one sentence, never a traceback.
+"""
 
 from __future__ import annotations
 
 import hmac
 import logging
 import time
-from typing import TYPE_CHECKING
+import traceback
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import anyio
+from fastapi.exceptions import RequestValidationError
+from fastapi.security import HTTPBearer
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse
 
+from ..errors import InputError
 from .batcher import OverloadedError, StoppingError
-from .errors import ApiError, as_api_error, log_unexpected
+from .service import REFUSALS
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
     from .service import Service
@@ -22,11 +35,71 @@ logger = logging.getLogger("distilface_st.serving")
 OPEN_PATHS = frozenset({"/", "/docs", "/openapi.json", "/health", "/ready", "/favicon.ico"})
 """Paths that need no key: they tell nothing of the model, the index or the traffic."""
 
-_OTHER_PATHS = frozenset({"/v1/embeddings", "/v1/models", "/search", "/map", "/info", "/metrics"})
+BEARER = HTTPBearer(auto_error=False)
+
 _WORK = frozenset({"/v1/embeddings", "/search", "/map"})
+_KNOWN_PATHS = OPEN_PATHS | _WORK | {"/v1/models", "/info", "/metrics"}
 _DISCARD_SECONDS = 2.0
+_KINDS = {401: "authentication_error", 429: "rate_limit_error"}
 CLIENT_GONE = 499
 """The status that is logged where the client did not wait (nginx's number for it)."""
+
+
+@dataclass(eq=False)
+class ApiError(Exception):
+    """An error with its HTTP status.
+
+    Args:
+        status: HTTP status.
+        message: One sentence.
+        code: What programs may act on.
+        param: The field at fault.
+        headers: More headers of the answer.
+    """
+
+    status: int
+    message: str
+    code: str | None = None
+    param: str | None = None
+    headers: Mapping[str, str] | None = None
+
+    def response(self) -> JSONResponse:
+        """The error as an answer: ``{"error": {"message", "type", "param", "code"}}``."""
+        kind = _KINDS.get(self.status, "server_error" if self.status >= 500 else "invalid_request_error")
+        error = {"message": self.message, "type": kind, "param": self.param, "code": self.code}
+        return JSONResponse({"error": error}, self.status, self.headers)
+
+
+def as_api_error(error: Exception) -> ApiError:
+    """What a client is told of an exception; of one that nobody expected, only that there was one."""
+    match error:
+        case ApiError():
+            return error
+        case OverloadedError():
+            return ApiError(429, str(error), "overloaded", headers={"Retry-After": str(error.retry_after)})
+        case StoppingError():
+            return ApiError(503, str(error), "stopping", headers={"Retry-After": "5", "Connection": "close"})
+        case TimeoutError():
+            return ApiError(504, "The request took longer than the server allows.", "timeout")
+        case RequestValidationError():
+            return _invalid(error)
+        case InputError():
+            return ApiError(400, str(error))
+        case HTTPException():
+            return ApiError(error.status_code, f"{error.detail}.".replace("..", "."), headers=error.headers)
+    return ApiError(500, "The server had an error. It has been logged.", "internal_error")
+
+
+def _invalid(error: RequestValidationError) -> ApiError:
+    """The first thing that is wrong. Its input is not quoted: it may be long, or no valid Unicode."""
+    first: dict[str, Any] = dict(error.errors()[0])
+    kind, message = str(first["type"]), str(first["msg"]).removeprefix("Value error, ")
+    if kind == "json_invalid":
+        return ApiError(400, "The body is not valid JSON.")
+    if kind in ("model_attributes_type", "dict_type") and len(first["loc"]) == 1:
+        return ApiError(400, "The body must be a JSON object, sent with Content-Type: application/json.")
+    field = next((part for part in first["loc"][1:] if isinstance(part, str)), None)
+    return ApiError(400, f"{field}: {message}." if field else f"{message}.", param=field)
 
 
 class Gate:
@@ -34,15 +107,10 @@ class Gate:
 
     It checks the key, reads the body up to its limit, holds the time limit, cancels what a client no longer waits for,
     refuses work while the server stops, turns every exception into an answer, and counts and logs the outcome.
-
-    Args:
-        app: The application.
-        service: What it serves.
     """
 
     def __init__(self, app: ASGIApp, service: Service) -> None:
-        self._app = app
-        self._service = service
+        self._app, self._service = app, service
         self._keys = [key.encode() for key in service.settings.api_keys]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -51,20 +119,32 @@ class Gate:
             await self._app(scope, receive, send)
             return
         began = time.perf_counter()
-        incoming, reply = _Incoming(receive), _Reply(send)
+        incoming, reply = _Incoming(scope, receive), _Reply(send)
+        path = path_label(scope["path"])
         try:
             with anyio.fail_after(self._service.settings.request_timeout):
                 await self._answer(scope, incoming, reply)
         except Exception as error:
-            await self._explain(error, scope, incoming, reply)
-        path, seconds = path_label(scope["path"]), time.perf_counter() - began
-        self._service.metrics.on_request(path, reply.status, seconds)
+            answer = as_api_error(error)
+            if answer.code == "internal_error":
+                self._log_unexpected(error, f"{scope['method']} {path}")
+            if reason := REFUSALS.get(answer.code or ""):
+                self._service.metrics.rejected.labels(reason).inc()
+                await incoming.discard(4 * self._service.settings.max_body_bytes)
+            if not reply.started:
+                await answer.response()(scope, incoming, reply)
+        seconds = time.perf_counter() - began
+        self._service.metrics.requests.labels(path, str(reply.status)).inc()
+        self._service.metrics.request_seconds.labels(path).observe(seconds)
         logger.info("%s %s %d %.1f ms", scope["method"], path, reply.status, seconds * 1000)
 
-    async def _answer(self, scope: Scope, receive: _Incoming, reply: _Reply) -> None:
-        self._check_key(scope)
+    async def _answer(self, scope: Scope, incoming: _Incoming, reply: _Reply) -> None:
+        # The key comes before everything else, paths that do not exist included, so that a route's own dependency
+        # would be too late.
+        if self._keys and scope["path"] not in OPEN_PATHS and not scope["path"].startswith("/static/"):
+            await self._check_key(Request(scope))
         if scope["path"] not in _WORK:
-            await self._app(scope, receive, reply)
+            await self._app(scope, incoming, reply)
             return
         service = self._service
         if service.stopping:
@@ -73,8 +153,8 @@ class Gate:
             raise OverloadedError(1)
         service.at_work += 1
         try:
-            body = await read_body(scope, receive, service.settings.max_body_bytes)
-            await self._while_awaited(scope, body, receive, reply)
+            body = await incoming.body(service.settings.max_body_bytes)
+            await self._while_awaited(scope, body, incoming, reply)
         finally:
             service.at_work -= 1
 
@@ -102,36 +182,31 @@ class Gate:
         if failure is not None:
             raise failure
 
-    def _check_key(self, scope: Scope) -> None:
-        if not self._keys or scope["path"] in OPEN_PATHS or scope["path"].startswith("/static/"):
-            return
-        given = [value for name, value in scope["headers"] if name == b"authorization"]
-        scheme, _, key = (given[0] if len(given) == 1 else b"").partition(b" ")
-        matches = [hmac.compare_digest(key.strip(), known) for known in self._keys]
-        if scheme.lower() != b"bearer" or not any(matches):
+    async def _check_key(self, request: Request) -> None:
+        given = await BEARER(request)
+        key = given.credentials.encode("latin-1") if given else b""  # as Starlette decodes headers
+        # Every key is compared, each in constant time, so that the time taken tells nothing of them.
+        matches = [hmac.compare_digest(key, known) for known in self._keys]
+        if not any(matches):
             raise ApiError(
                 401,
                 "The API key is missing or wrong: send `Authorization: Bearer KEY`.",
-                code="invalid_api_key",
-                reason="unauthorized",
+                "invalid_api_key",
                 headers={"WWW-Authenticate": "Bearer"},
             )
 
-    async def _explain(self, error: Exception, scope: Scope, receive: _Incoming, reply: _Reply) -> None:
-        answer = as_api_error(error)
-        if answer.code == "internal_error":
-            log_unexpected(error, f"{scope['method']} {path_label(scope['path'])}", self._service.settings.log_text)
-        if answer.reason:
-            self._service.metrics.on_rejected(answer.reason)
-            await receive.discard(scope, 4 * self._service.settings.max_body_bytes)
-        if not reply.started:
-            await answer.response()(scope, receive, reply)
+    def _log_unexpected(self, error: Exception, where: str) -> None:
+        """Log where an exception came from; its message, which may quote a user's text, only if texts may be logged."""
+        frames = "".join(traceback.format_tb(error.__traceback__))
+        said = f": {error}" if self._service.settings.log_text else ""
+        logger.error("%s failed with %s%s\n%s", where, type(error).__name__, said, frames)
 
 
 class _Incoming:
     """``receive``, and whether the body has been read to its end."""
 
-    def __init__(self, receive: Receive) -> None:
+    def __init__(self, scope: Scope, receive: Receive) -> None:
+        self._headers = dict(scope["headers"])
         self._receive = receive
         self._ended = False
 
@@ -140,9 +215,25 @@ class _Incoming:
         self._ended = self._ended or not message.get("more_body")
         return message
 
-    async def discard(self, scope: Scope, most: int) -> None:
+    async def body(self, limit: int) -> bytes:
+        """The whole body, if it is within the limit by its header and by count; else an ApiError."""
+        too_large = ApiError(413, f"The body is larger than {limit:,} bytes: send less at once.", "too_large")
+        length = self._headers.get(b"content-length", b"0")
+        if length.isdigit() and int(length) > limit:
+            raise too_large
+        body = bytearray()
+        while not self._ended:
+            message = await self()
+            if message["type"] == "http.disconnect":
+                raise ApiError(400, "The body is not complete.")
+            body += message.get("body", b"")
+            if len(body) > limit:
+                raise too_large
+        return bytes(body)
+
+    async def discard(self, most: int) -> None:
         """Read on for a moment: a client still sending when the connection closes never sees the answer."""
-        if any(name == b"expect" for name, _ in scope["headers"]):
+        if b"expect" in self._headers:
             return
         size = 0
         with anyio.move_on_after(_DISCARD_SECONDS):
@@ -164,32 +255,6 @@ class _Reply:
         await self._send(message)
 
 
-async def read_body(scope: Scope, receive: Receive, limit: int) -> bytes:
-    """A request's whole body, if it is within the limit.
-
-    Raises:
-        ApiError: It is larger, by its header or by count.
-    """
-    headers = dict(scope["headers"])
-    too_large = ApiError(
-        413, f"The body is larger than {limit:,} bytes: send less at once.", code="too_large", reason="too_large"
-    )
-    length = headers.get(b"content-length", b"0")
-    if length.isdigit() and int(length) > limit:
-        raise too_large
-    parts, size = [], 0
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise ApiError(400, "The body is not complete.")
-        parts.append(message.get("body", b""))
-        size += len(parts[-1])
-        if size > limit:
-            raise too_large
-        if not message.get("more_body"):
-            return b"".join(parts)
-
-
 def path_label(path: str) -> str:
     """A path as metrics and logs name it: those that exist, and one name for all that do not.
 
@@ -197,7 +262,7 @@ def path_label(path: str) -> str:
         >>> path_label("/v1/models/distilface-mini"), path_label("/wp-login.php")
         ('/v1/models/{model}', 'other')
     """
-    if path in OPEN_PATHS or path in _OTHER_PATHS:
+    if path in _KNOWN_PATHS:
         return path
     if path.startswith("/v1/models/"):
         return "/v1/models/{model}"

@@ -7,6 +7,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from ..search.hits import Hit  # noqa: TC001 (pydantic reads the annotation)
+
 
 def _only_text(value: object) -> object:
     """Say plainly what is wrong with ``input``; a union's own errors would name each member."""
@@ -100,17 +102,6 @@ class SearchRequest(_Strict):
     k: Annotated[int, Field(ge=1)] = 10
     filter: dict[str, Any] | None = None
     hybrid: bool = False
-
-
-class Hit(BaseModel):
-    """A passage found; ``highlight`` is where its best sentence begins and ends in ``text``, in characters."""
-
-    id: str
-    score: float
-    text: str
-    metadata: dict[str, Any]
-    passage: int
-    highlight: tuple[int, int] | None
 
 
 class SearchResponse(BaseModel):

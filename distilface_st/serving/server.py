@@ -8,17 +8,18 @@ import logging
 import time
 from typing import TYPE_CHECKING, Any
 
-from ..errors import MissingExtraError
-from .encoders import open_encoder
-from .settings import ServerSettings
+import uvicorn
+from typing_extensions import override
+from uvicorn.config import LOGGING_CONFIG
+
+from ..models.encoders import open_encoder
+from ..search import SearchIndex
+from .app import create_app
+from .encoder import ServedEncoder, display_name
+from .service import ServerSettings, Service
 
 if TYPE_CHECKING:
     import os
-
-    import uvicorn
-
-    from .protocols import ServedIndex
-    from .service import Service
 
 logger = logging.getLogger("distilface_st.serving")
 
@@ -38,23 +39,20 @@ def serve(
 
     Args:
         model: A folder, a Hub name or a shipped model's name; by default the index's own, or without an index
-            :func:`distilface_st.shipped_model`.
+            ``distilface-mini``.
         index: Folder of an index that ``distilface index`` made.
         host: Address to listen on; by default this machine only.
         port: Port to listen on; 0 for any that is free.
         settings: Keys, batching and limits.
-        device: For a model that is not exported: where to run.
-        runtime: For an exported model: ``onnxruntime``, ``openvino`` or ``auto``.
-        threads: For an exported model: processor threads.
+        device: As in :func:`distilface_st.models.encoders.open_encoder`.
+        runtime: Likewise.
+        threads: Likewise.
 
     Raises:
         InputError: A model or an index that cannot be opened, or that do not belong together.
-        MissingExtraError: The extra ``serve`` is not installed.
+        MissingExtraError: The runtime is not installed.
     """
-    _require_extra()
-    settings = settings or ServerSettings()
-    service = open_service(model, index, settings, device=device, runtime=runtime, threads=threads)
-    run(service, host, port)
+    run(open_service(model, index, settings, device=device, runtime=runtime, threads=threads), host, port)
 
 
 def open_service(
@@ -67,32 +65,19 @@ def open_service(
     threads: int | None = None,
 ) -> Service:
     """Open what :func:`serve` serves; :func:`distilface_st.serving.app.create_app` makes an application of it."""
-    _require_extra()
-    from .service import Service
-
-    opened: ServedIndex | None = None
-    if index is not None:
-        from ..search import SearchIndex
-        from ..search.encoders import TextEncoder
-
-        found = SearchIndex.open(index)
-        encoder = open_encoder(model or found.model, device=device, runtime=runtime, threads=threads)
-        found.use(TextEncoder(encoder.model, encoder.name))  # which refuses another model than the index's
-        opened = found
-    else:
-        encoder = open_encoder(model, device=device, runtime=runtime, threads=threads)
-    encoder.encode(["The first run of a graph is slow: better now than for the first client."])
-    return Service(encoder, opened, settings or ServerSettings())
+    opened = None if index is None else SearchIndex.open(index)
+    if opened is not None:
+        model, runtime = model or opened.model, runtime or opened.runtime
+    encoder = open_encoder(model, device=device, runtime=runtime, threads=threads)
+    if opened is not None:
+        opened.use(encoder)  # which refuses another model than the index's
+    served = ServedEncoder(encoder, display_name(model))
+    served.encode(["The first run of a graph is slow: better now than for the first client."])
+    return Service(served, opened, settings or ServerSettings())
 
 
 def run(service: Service, host: str = "127.0.0.1", port: int = 8000) -> None:
-    """Answer requests until SIGINT or SIGTERM; then finish what was accepted, and answer all else with 503.
-
-    Args:
-        service: What to serve.
-        host: Address to listen on.
-        port: Port to listen on; 0 for any that is free.
-    """
+    """Answer requests until SIGINT or SIGTERM; then finish what was accepted, and answer all else with 503."""
     server = http_server(service, host, port)
     if not is_loopback(host) and not service.settings.api_keys:
         logger.warning("Anyone who can reach %s may use this server: give --api-key, or keep to 127.0.0.1.", host)
@@ -103,30 +88,14 @@ def run(service: Service, host: str = "127.0.0.1", port: int = 8000) -> None:
 
 def http_server(service: Service, host: str = "127.0.0.1", port: int = 8000) -> uvicorn.Server:
     """The server that :func:`run` runs. Told to stop, it closes its port only when accepted requests are finished."""
-    _require_extra()
-    import uvicorn
-
-    from .app import create_app
-
-    class Draining(uvicorn.Server):
-        deadline = float("inf")
-
-        def handle_exit(self, sig: int, frame: Any) -> None:
-            if service.stopping:
-                self.should_exit = self.force_exit = True
-            service.stopping = True
-            self.deadline = time.monotonic() + service.settings.drain_timeout
-
-        async def on_tick(self, counter: int) -> bool:
-            if service.stopping and (not service.at_work or time.monotonic() > self.deadline):
-                self.should_exit = True
-            return await super().on_tick(counter)
-
+    log_config: dict[str, Any] = copy.deepcopy(LOGGING_CONFIG)
+    log_config["loggers"]["uvicorn.access"] = {"handlers": [], "level": "WARNING", "propagate": False}
+    log_config["loggers"][logger.name] = {"handlers": ["default"], "level": "INFO", "propagate": False}
     config = uvicorn.Config(
         create_app(service),
         host=host,
         port=port,
-        log_config=_log_config(),
+        log_config=log_config,
         access_log=False,
         server_header=False,
         proxy_headers=False,
@@ -134,7 +103,29 @@ def http_server(service: Service, host: str = "127.0.0.1", port: int = 8000) -> 
         lifespan="on",
         timeout_graceful_shutdown=max(1, int(service.settings.drain_timeout)),
     )
-    return Draining(config)
+    return _DrainingServer(config, service)
+
+
+class _DrainingServer(uvicorn.Server):
+    """A server that, told to stop, goes on to answer (new work with 503) until accepted requests are finished."""
+
+    def __init__(self, config: uvicorn.Config, service: Service) -> None:
+        super().__init__(config)
+        self._service = service
+        self._deadline = float("inf")
+
+    @override
+    def handle_exit(self, sig: int, frame: Any) -> None:
+        if self._service.stopping:  # told twice: at once
+            self.should_exit = self.force_exit = True
+        self._service.stopping = True
+        self._deadline = time.monotonic() + self._service.settings.drain_timeout
+
+    @override
+    async def on_tick(self, counter: int) -> bool:
+        if self._service.stopping and (not self._service.at_work or time.monotonic() > self._deadline):
+            self.should_exit = True
+        return await super().on_tick(counter)
 
 
 def is_loopback(host: str) -> bool:
@@ -148,21 +139,3 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
-
-
-def _log_config() -> dict[str, Any]:
-    from uvicorn.config import LOGGING_CONFIG
-
-    config = copy.deepcopy(LOGGING_CONFIG)
-    config["loggers"]["uvicorn.access"] = {"handlers": [], "level": "WARNING", "propagate": False}
-    config["loggers"][logger.name] = {"handlers": ["default"], "level": "INFO", "propagate": False}
-    return config
-
-
-def _require_extra() -> None:
-    try:
-        import fastapi  # noqa: F401
-        import prometheus_client  # noqa: F401
-        import uvicorn  # noqa: F401
-    except ImportError as error:
-        raise MissingExtraError("Serving", "serve") from error

@@ -1,41 +1,140 @@
-"""What the routes call: one encoder behind its queue, and perhaps an index."""
+"""What a server is: its settings, one encoder behind its queue, perhaps an index, and what it counts."""
 
 from __future__ import annotations
 
 import asyncio
 import threading
-from collections import OrderedDict
 from concurrent.futures import TimeoutError as FutureTimeoutError
-from functools import partial
+from dataclasses import dataclass, fields
+from functools import lru_cache, partial
 from importlib import metadata
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import anyio.to_thread
+import numpy as np
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from ..errors import InputError
 from .batcher import Batcher
-from .encoders import model_name
-from .metrics import Metrics
-from .projection import plane
+from .encoder import display_name
 from .schemas import MapResponse, Point
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    import numpy as np
-
-    from .protocols import SearchHit, ServedEncoder, ServedIndex
-    from .settings import ServerSettings
+    from ..search import Hit, SearchIndex
+    from .encoder import ServedEncoder
 
     _Result = TypeVar("_Result")
 
 _COUNT_AT_ONCE = 4096
 """Characters that are tokenized on the event loop: less work than a change of thread."""
 
+REFUSALS = {code: code for code in ("overloaded", "stopping", "too_large")} | {"invalid_api_key": "unauthorized"}
+"""Codes of requests that are refused before any work, and what the metrics call them."""
+
 _KEPT_MAPS = 8
+_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+_COUNTS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048)
+
+
+@dataclass(frozen=True)
+class ServerSettings:
+    """Keys, batching and limits of a server.
+
+    Args:
+        api_keys: Keys, any of which opens the server; none leaves it open.
+        batching: Merge concurrent requests; otherwise each request runs the encoder alone.
+        batch_tokens: Most tokens in a batch; a longer text is a batch of its own. A graphics card wants more.
+        max_wait_ms: After a batch of several requests, wait at most this long for as many to come again. A request that
+            comes later starts right away.
+        queue_texts: Most texts that wait for the encoder; beyond them requests are refused with 429.
+        queue_tokens: Most tokens that wait for the encoder. An empty queue takes any request.
+        max_requests: Most requests at work at once.
+        max_body_bytes: Largest body of a request.
+        max_texts: Most texts of a request (OpenAI's limit by default).
+        max_characters: Longest text. The model reads its first tokens only, see ``max_tokens`` of ``/info``.
+        max_hits: Most hits of a search.
+        max_map_points: Most points of a map.
+        request_timeout: Seconds that a request may take, its body included.
+        drain_timeout: Seconds that accepted requests are given when the server is told to stop.
+        search_threads: Searches at work at once.
+        log_text: Write texts into the log.
+
+    Raises:
+        InputError: A number that is too small, or an empty key.
+    """
+
+    api_keys: tuple[str, ...] = ()
+    batching: bool = True
+    batch_tokens: int = 1024
+    max_wait_ms: float = 2.0
+    queue_texts: int = 4096
+    queue_tokens: int = 262_144
+    max_requests: int = 1024
+    max_body_bytes: int = 8 * 2**20
+    max_texts: int = 2048
+    max_characters: int = 100_000
+    max_hits: int = 100
+    max_map_points: int = 5000
+    request_timeout: float = 60.0
+    drain_timeout: float = 60.0
+    search_threads: int = 32
+    log_text: bool = False
+
+    def __post_init__(self) -> None:
+        if not all(key.strip() for key in self.api_keys):
+            raise InputError("An API key is empty: give one, or none at all.")
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, bool) or not isinstance(value, (int, float)):
+                continue
+            least = 1 if isinstance(field.default, int) else 0
+            if not least <= value < float("inf"):
+                raise InputError(f"{field.name} is {value}: it must be a number of at least {least}.")
+
+
+class Metrics:
+    """What a server counts, for Prometheus, in a registry of its own. No metric holds any text.
+
+    Example:
+        >>> metrics = Metrics()
+        >>> metrics.on_batch(2, 3, 40, 0.01)
+        >>> metrics.registry.get_sample_value("distilface_texts_total")
+        3.0
+    """
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        counter, histogram = partial(Counter, registry=self.registry), partial(Histogram, registry=self.registry)
+        self.requests = counter("distilface_requests", "Requests answered.", ["path", "status"])
+        self.request_seconds = histogram(
+            "distilface_request_seconds", "Time to answer a request.", ["path"], buckets=_SECONDS
+        )
+        self.rejected = counter("distilface_rejected", "Requests refused before any work.", ["reason"])
+        for reason in REFUSALS.values():
+            self.rejected.labels(reason)
+        self._batches = histogram("distilface_batch_seconds", "Time of a batch.", buckets=_SECONDS)
+        self._batch_texts = histogram("distilface_batch_texts", "Texts in a batch.", buckets=_COUNTS)
+        self._batch_requests = histogram("distilface_batch_requests", "Requests merged in a batch.", buckets=_COUNTS)
+        self._texts = counter("distilface_texts", "Texts encoded.")
+        self._tokens = counter("distilface_tokens", "Tokens encoded.")
+
+    def watch(self, name: str, meaning: str, value: Callable[[], float]) -> None:
+        """Add a gauge that reads its value when asked."""
+        Gauge(f"distilface_{name}", meaning, registry=self.registry).set_function(value)
+
+    def on_batch(self, requests: int, texts: int, tokens: int, seconds: float) -> None:
+        """Count a batch."""
+        self._batches.observe(seconds)
+        self._batch_texts.observe(texts)
+        self._batch_requests.observe(requests)
+        self._texts.inc(texts)
+        self._tokens.inc(tokens)
 
 
 class Service:
-    """An encoder, its queue, an index if there is one, and the metrics.
+    """What the routes call: an encoder, its queue, an index if there is one, and the metrics.
 
     Args:
         encoder: The encoder.
@@ -43,13 +142,13 @@ class Service:
         settings: Batching and limits.
     """
 
-    def __init__(self, encoder: ServedEncoder, index: ServedIndex | None, settings: ServerSettings) -> None:
+    def __init__(self, encoder: ServedEncoder, index: SearchIndex | None, settings: ServerSettings) -> None:
         self.encoder, self.index, self.settings = encoder, index, settings
         self.metrics = Metrics()
         self.batcher = Batcher(encoder, settings, self.metrics.on_batch)
         self.stopping = False
         self.at_work = 0
-        self._maps: OrderedDict[int, bytes] = OrderedDict()
+        self._map = lru_cache(_KEPT_MAPS)(self._draw_map)
         self._mapping = threading.Lock()
         self._search_threads = anyio.CapacityLimiter(settings.search_threads)
         if index is not None:
@@ -70,12 +169,7 @@ class Service:
         self.batcher.join(self.settings.drain_timeout)
 
     async def embed(self, texts: Sequence[str]) -> tuple[np.ndarray, int]:
-        """Embeddings of length 1, shape (texts, d), and how many tokens were read. Cancelling leaves the queue.
-
-        Raises:
-            OverloadedError: The queue is full.
-            StoppingError: The server is stopping.
-        """
+        """Embeddings of length 1, shape (texts, d), and how many tokens were read. Cancelling leaves the queue."""
         self.batcher.check_room(len(texts))
         if sum(map(len, texts)) <= _COUNT_AT_ONCE:
             tokens = self.encoder.count_tokens(texts)
@@ -84,13 +178,8 @@ class Service:
         rows = await asyncio.wrap_future(self.batcher.submit(texts, tokens))
         return rows, sum(tokens)
 
-    async def search(self, query: str, k: int, filter: dict[str, Any] | None, hybrid: bool) -> Sequence[SearchHit]:  # noqa: A002
-        """The best ``k`` passages for a query.
-
-        Raises:
-            InputError: The filter does not fit the index.
-            OverloadedError: The queue is full.
-        """
+    async def search(self, query: str, k: int, filter: dict[str, Any] | None, hybrid: bool) -> list[Hit]:  # noqa: A002
+        """The best ``k`` documents for a query."""
         assert self.index is not None
         self.batcher.check_room(1)
         search = partial(self.index.search, [query], k=k, filter=filter, hybrid=hybrid, highlight=True)
@@ -98,14 +187,19 @@ class Service:
 
     async def map(self, n: int) -> bytes:
         """At most ``n`` passages of the index with their places in the plane, as JSON."""
-        return await self._in_thread(partial(self._map, n))
+
+        def draw() -> bytes:
+            with self._mapping:  # a map that several ask for is drawn once
+                return self._map(n)
+
+        return await self._in_thread(draw)
 
     async def info(self) -> dict[str, Any]:
         """What ``/info`` answers."""
         index = None
         if self.index is not None:
             index = dict(await self._in_thread(self.index.info))
-            index["model"] = model_name(str(index.get("model", self.index.model)))
+            index["model"] = display_name(index["model"])
         return {
             "model": self.encoder.name,
             "dimension": self.encoder.dimension,
@@ -118,51 +212,55 @@ class Service:
     async def _in_thread(self, call: Callable[[], _Result]) -> _Result:
         return await anyio.to_thread.run_sync(call, abandon_on_cancel=True, limiter=self._search_threads)
 
-    def _map(self, n: int) -> bytes:
+    def _draw_map(self, n: int) -> bytes:
         assert self.index is not None
-        with self._mapping:
-            if n in self._maps:
-                self._maps.move_to_end(n)
-                return self._maps[n]
-            hits, embeddings = self.index.sample(n)
-            points = [
-                Point(x=x, y=y, id=hit.id, text=hit.text, passage=hit.passage, metadata=hit.metadata)
-                for hit, (x, y) in zip(hits, plane(embeddings).round(5).tolist(), strict=True)
-            ]
-            self._maps[n] = MapResponse(points=points).model_dump_json().encode()
-            if len(self._maps) > _KEPT_MAPS:
-                self._maps.popitem(last=False)
-            return self._maps[n]
+        hits, embeddings = self.index.sample(n)
+        places = pca_2d(embeddings).round(5).tolist()
+        points = [Point(x=x, y=y, **hit.as_dict()) for hit, (x, y) in zip(hits, places, strict=True)]
+        return MapResponse(points=points).model_dump_json().encode()
 
 
 class QueryEncoder:
-    """The queue as the index sees it: an encoder that blocks, so that queries share batches with all else.
-
-    Args:
-        service: The service.
-    """
+    """The queue as the index sees it: an encoder that blocks, so that queries share batches with all else."""
 
     def __init__(self, service: Service) -> None:
         self._service = service
 
-    def encode(self, sentences: str | Sequence[str], **_: Any) -> np.ndarray:
-        """Embeddings of length 1, shape (sentences, d); for a string, shape (d,).
-
-        Args:
-            sentences: A string, or several.
-            **_: Taken for likeness with other encoders; embeddings here are always normalized.
-
-        Raises:
-            OverloadedError: The queue is full.
-            TimeoutError: The queue did not come to it in time.
-        """
-        texts = [sentences] if isinstance(sentences, str) else list(sentences)
-        service, prompt = self._service, self._service.encoder.query_prompt
-        future = service.batcher.submit(texts, service.encoder.count_tokens(texts, prompt), prompt)
+    def encode(self, inputs: Sequence[str], **_: Any) -> np.ndarray:
+        """Embeddings of queries, of length 1, shape (inputs, d), whatever other options say."""
+        service, kind = self._service, self._service.encoder.query_kind
+        future = service.batcher.submit(inputs, service.encoder.count_tokens(inputs, kind), kind)
         try:
-            rows = future.result(service.settings.request_timeout)
+            return future.result(service.settings.request_timeout)
         except FutureTimeoutError as error:  # a class of its own in Python 3.10
             raise TimeoutError from error
         finally:
             future.cancel()
-        return rows[0] if isinstance(sentences, str) else rows
+
+    encode_query = encode
+
+
+def pca_2d(embeddings: np.ndarray) -> np.ndarray:
+    """The first two principal components, centred, on one scale in [-1, 1].
+
+    Args:
+        embeddings: Shape (n, d).
+
+    Returns:
+        Shape (n, 2), float64. Equal embeddings give equal points, and the same input always the same picture.
+
+    Example:
+        >>> pca_2d(np.array([[0.0, 3.0], [0.0, 1.0], [0.0, -1.0]])).round(3).tolist()
+        [[1.0, 0.0], [0.0, 0.0], [-1.0, 0.0]]
+    """
+    rows = np.asarray(embeddings, dtype=np.float64)
+    if len(rows) == 0:
+        return np.zeros((0, 2))
+    rows = rows - rows.mean(axis=0)
+    _, directions = np.linalg.eigh(rows.T @ rows)
+    components = directions[:, ::-1][:, :2]
+    largest = components[np.abs(components).argmax(axis=0), np.arange(components.shape[1])]
+    points = rows @ (components * np.sign(largest))  # an eigenvector's sign is arbitrary
+    points = np.pad(points, ((0, 0), (0, 2 - points.shape[1])))
+    scale = np.abs(points).max()
+    return np.asarray(points / scale if scale > 1e-12 else np.zeros_like(points)) + 0.0

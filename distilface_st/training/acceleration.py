@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
+from typing_extensions import override
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -58,12 +59,6 @@ def accelerated(model: SentenceTransformer) -> Iterator[Acceleration]:
 
     Yields:
         What was made faster.
-
-    Example:
-        ::
-
-            with accelerated(model):
-                trainer.train()
     """
     if model.device.type != "cpu":
         yield Acceleration()
@@ -96,8 +91,8 @@ def fast_dropout(x: Tensor, p: float) -> Tensor:
 class FastDropout(nn.Dropout):
     """``torch.nn.Dropout`` by :func:`fast_dropout`, for tensors on a CPU."""
 
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 (the base class's name)
-        """Drop in training mode, else return the input."""
+    @override
+    def forward(self, input: Tensor) -> Tensor:
         return fast_dropout(input, self.p) if self.training else input
 
 
@@ -116,18 +111,8 @@ def training_attention(
     Torch's fused CPU kernel takes no dropout, so there ``sdpa`` falls back to single operations, on strided heads and
     with ``bernoulli_``.
 
-    Args:
-        module: The calling layer.
-        query: Shape (batch, heads, tokens, head dimension); keys and values likewise.
-        key: See ``query``.
-        value: See ``query``.
-        attention_mask: True where attention is allowed; broadcast to (batch, heads, tokens, tokens).
-        dropout: Probability of dropping an attention weight.
-        scaling: Factor of the scores; by default the inverse root of the head dimension.
-        **kwargs: Passed on to ``sdpa``.
-
-    Returns:
-        The outputs, of shape (batch, tokens, heads, head dimension), and None for the weights.
+    Queries, keys and values have the shape (batch, heads, tokens, head dimension); the mask is True where attention is
+    allowed. Returned are the outputs, of shape (batch, tokens, heads, head dimension), and None for the weights.
     """
     special = kwargs.get("position_bias") is not None or kwargs.get("is_causal") or getattr(module, "is_causal", False)
     if dropout == 0 or special or query.device.type != "cpu" or key.shape[1] != query.shape[1]:

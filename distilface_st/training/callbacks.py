@@ -93,10 +93,7 @@ class HistoryCallback(TrainerCallback):
         if state.is_world_process_zero:
             self._history.write()
 
-    @override
-    def on_train_end(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
-        if state.is_world_process_zero:
-            self._history.write()
+    on_train_end = on_save
 
 
 class LossCheckpoint(TrainerCallback):

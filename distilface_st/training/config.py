@@ -141,11 +141,7 @@ PRESETS = {
 
 
 def resolve_precision(precision: Precision, device_type: str) -> Literal["fp32", "bf16", "fp16"]:
-    """What ``precision`` means on a device.
-
-    Args:
-        precision: As in :class:`TrainingConfig`.
-        device_type: ``cpu``, ``cuda``, ``mps``, ...
+    """What a :class:`TrainingConfig`'s ``precision`` means on a device of a type: ``cpu``, ``cuda``, ``mps``, ...
 
     Raises:
         InputError: fp16 anywhere but on CUDA.
@@ -161,13 +157,6 @@ def resolve_precision(precision: Precision, device_type: str) -> Literal["fp32",
         return precision
     if device_type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
-    if device_type == "cpu" and _cpu_computes_bf16():
-        return "bf16"
-    return "fp32"
-
-
-def _cpu_computes_bf16() -> bool:
-    import torch
-
-    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
-    return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+    # A CPU without these computes bf16 by conversion, slower than fp32. Older versions of torch cannot tell.
+    known: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)() if device_type == "cpu" else {}
+    return "bf16" if any(known.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16")) else "fp32"

@@ -110,12 +110,12 @@ def quickstart(
     docs = gather_python_docs(packages)
     sts = STSEvaluator(load_sts("STS-B", Path(sts_dir)), write_csv=False) if sts_dir is not None else None
     begin("Scoring before training")
-    result: dict[str, Any] = {"before": _scores(model, docs, config.batch_size, sts)}
+    result: dict[str, Any] = {"before": heldout_scores(model, docs, config.batch_size, sts)}
     with atomic_folder(output) as folder:
         begin("Training")
-        train(model, _training_data(docs), config, folder, device=device, callbacks=callbacks)
+        train(model, training_data(docs), config, folder, device=device, callbacks=callbacks)
         begin("Scoring after training")
-        result["after"] = _scores(model, docs, config.batch_size, sts)
+        result["after"] = heldout_scores(model, docs, config.batch_size, sts)
         begin("Answering questions")
         result["answers"] = search(model, QUESTIONS, _searchable(docs))
         ends = [*(start for _, start in begun[1:]), time.perf_counter()]
@@ -164,10 +164,10 @@ def search(model: SentenceTransformer, questions: Sequence[str], entries: Sequen
     return answers
 
 
-def _scores(
-    model: SentenceTransformer, docs: PythonDocs, batch_size: int, sts: STSEvaluator | None
+def heldout_scores(
+    model: SentenceTransformer, docs: PythonDocs, batch_size: int, sts: STSEvaluator | None = None
 ) -> dict[str, float]:
-    """The scores on the held-out entries, each text encoded once."""
+    """The scores on the held-out entries, see :func:`quickstart`; each text is encoded once."""
     texts = [entry.summary for entry in docs.test], [entry.body for entry in docs.test]
     rows, vectors = distinct_embeddings(model, [*texts[0], *texts[1]], batch_size)
     summaries, bodies = (vectors[[rows[text] for text in side]] for side in texts)
@@ -180,7 +180,8 @@ def _scores(
     return {name: round(value, 4) for name, value in scores.items()}
 
 
-def _training_data(docs: PythonDocs) -> TextData:
+def training_data(docs: PythonDocs) -> TextData:
+    """Summaries as anchors, and the texts after them as positives."""
     pairs = docs.train
     columns = {"anchor": [entry.summary for entry in pairs], "positive": [entry.body for entry in pairs]}
     return TextData(

@@ -28,18 +28,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TrainingRun:
-    """What a run is made of, whatever its loss.
-
-    Attributes:
-        model: The model, trained in place.
-        data: The text.
-        config: The settings.
-        output: A new folder for the run, or with ``resume`` the folder of one that was stopped.
-        evaluator: Chooses the checkpoint by its ``primary_metric``. Called before the first step as well.
-        resume: Go on from the last whole checkpoint, as if the run had never stopped.
-        device: ``cpu``, ``cuda``, ``cuda:1``, ``mps``; the best there is by default.
-        callbacks: More trainer callbacks, for progress say.
-    """
+    """What a run is made of, whatever its loss: the arguments of :func:`distilface_st.train`."""
 
     model: SentenceTransformer
     data: TextData

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ..errors import InputError, MissingExtraError
+from ..errors import InputError
+from .extras import require
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -17,10 +18,7 @@ def check_plot_file(path: Path) -> None:
         InputError: matplotlib does not draw files with this ending.
         MissingExtraError: matplotlib is not installed.
     """
-    try:
-        from matplotlib.backend_bases import FigureCanvasBase
-    except ImportError as error:
-        raise MissingExtraError("Plotting", "plots") from error
-    endings = sorted(FigureCanvasBase.get_supported_filetypes())
+    canvas = require("matplotlib.backend_bases", "Plotting", "plots").FigureCanvasBase
+    endings = sorted(canvas.get_supported_filetypes())
     if path.suffix.removeprefix(".").lower() not in endings:
         raise InputError(f"{path}: a plot's name must end in one of .{', .'.join(endings)}.")

@@ -5,7 +5,8 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from ..errors import InputError, MissingExtraError
+from ..errors import InputError
+from .extras import require
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -47,8 +48,4 @@ def ray_cluster(purpose: str, address: str, cpus: int, gpus: float | None = None
 
 def ray_library(purpose: str) -> Any:
     """The library, or an error that says how to get it."""
-    try:
-        import ray
-    except ImportError as error:
-        raise MissingExtraError(purpose, "ray") from error
-    return ray
+    return require("ray", purpose, "ray")

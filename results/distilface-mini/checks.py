@@ -56,7 +56,7 @@ def main() -> None:
             titles, texts = (
                 encoder.encode([a[key] for a in articles], normalize_embeddings=True) for key in ("title", "text")
             )
-            found = scores_of_ranks(ranks_of_own(titles, texts))["mrr10"]
+            found = scores_of_ranks(ranks_of_own(titles, texts))["mrr@10"]
             rows.append({"model": name, "tokens": tokens, "mrr10": round(found, 4)})
     with (HERE / "longest-input.csv").open(encoding="utf-8") as file:
         rows += [row for row in csv.DictReader(file) if row["model"].endswith("first stage")]

@@ -31,7 +31,7 @@ from pareto import plot, write_table
 from peers import COST, OURS, PEER, Arm, arms
 
 import distilface_st
-from distilface_st.benchmark.machine import machine
+from distilface_st.benchmark.report import machine
 from distilface_st.datasets.sts import AVERAGE6, load_sts
 from distilface_st.evaluation.retrieval import RetrievalEvaluator, scores_of_ranks
 from distilface_st.evaluation.sts import sts_suite
@@ -89,7 +89,7 @@ def quality_of(arm: Arm, encoder: Any, options: argparse.Namespace) -> Iterator[
             yield "average5", round(report["average5"], 4)
     if "retrieval" in options.measures and arm.kind != PEER:
         found = RetrievalEvaluator(*articles(options)).score(Encoder(encoder))
-        yield from ((measure, round(found[measure], 5)) for measure in ("mrr10", "recall10"))
+        yield from ((measure.replace("@", ""), round(found[measure], 5)) for measure in ("mrr@10", "recall@10"))
 
 
 class Encoder:
@@ -134,7 +134,7 @@ def bm25(queries: list[str], documents: list[str]) -> dict[str, float]:
         scores = index.get_scores(query) if query else np.zeros(len(documents))
         ranks.append(int((scores >= scores[own]).sum()))
     found = scores_of_ranks(np.array(ranks))
-    return {measure: round(found[measure], 5) for measure in ("mrr10", "recall10")}
+    return {measure.replace("@", ""): round(found[measure], 5) for measure in ("mrr@10", "recall@10")}
 
 
 def speed(options: argparse.Namespace) -> None:

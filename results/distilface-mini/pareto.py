@@ -9,18 +9,14 @@ from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
-from matplotlib.transforms import Bbox
 
+from distilface_st.benchmark.plot import place_labels
 from distilface_st.utils.files import atomic_file
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 OURS = "distilface-"
 BASELINE = "all-MiniLM-L6-v2"
@@ -36,9 +32,6 @@ PUBLISHED = {
 INK, ACCENT, MUTED = "#333333", "#c1121f", "#4a6fa5"
 FLOOR = 68.0
 """Lower scores are drawn at the bottom edge, with the score beside the name."""
-
-RADII = (9, 12, 16, 21, 27, 34, 42, 51, 61, 72)
-DIRECTIONS = ((1, 0), (-1, 0), (0, 1), (0, -1), (0.7, 0.7), (-0.7, 0.7), (0.7, -0.7), (-0.7, -0.7))
 
 
 @dataclass(frozen=True)
@@ -109,7 +102,6 @@ def plot(rows: list[dict[str, Any]], rates: list[dict[str, Any]], folder: Path) 
 
 def draw(points: list[Point], heading: str, path: Path, smaller_is_better: bool) -> None:
     figure = Figure(figsize=(9, 5.5), layout="constrained")
-    canvas = FigureCanvasAgg(figure)
     axes = figure.subplots()
     front = pareto_front([point for point in points if point.measured], smaller_is_better)
     where = "post" if smaller_is_better else "pre"
@@ -133,8 +125,20 @@ def draw(points: list[Point], heading: str, path: Path, smaller_is_better: bool)
     axes.spines[["top", "right"]].set_visible(False)
     if any(not point.measured for point in points):
         axes.set_title("hollow: as published", loc="right", color=INK, fontsize=9)
-    canvas.draw()
-    write_labels(axes, [point.shown for point in points])
+    for point in points:
+        axes.text(
+            point.x,
+            point.shown.y,
+            point.shown.label,
+            ha="center",
+            va="center",
+            fontsize=10 if point.is_ours else 9,
+            color=ACCENT if point.is_ours else INK,
+            fontweight="bold" if point.is_ours else "normal",
+            path_effects=[withStroke(linewidth=3, foreground="white")],
+            zorder=4,
+        )
+    place_labels(figure)
     with atomic_file(path) as temporary:
         figure.savefig(temporary, dpi=150)
 
@@ -146,63 +150,3 @@ def pareto_front(points: list[Point], smaller_is_better: bool) -> list[Point]:
         if not front or point.y > front[-1].y:
             front.append(point)
     return sorted(front, key=lambda point: point.x)
-
-
-def write_labels(axes: Any, points: list[Point]) -> None:
-    """A label beside each marker, where it covers neither another one nor a marker."""
-    renderer = axes.figure.canvas.get_renderer()
-    scale = axes.figure.dpi / 72
-    inside = axes.get_window_extent(renderer)
-    taken = [_box(axes, point, (9 if point.is_ours else 5) * scale) for point in points]
-    for point in sorted(points, key=lambda p: not p.is_ours):
-        text = axes.annotate(
-            point.label,
-            (point.x, point.y),
-            xytext=(0, 0),
-            textcoords="offset points",
-            ha="center",
-            va="center",
-            fontsize=10 if point.is_ours else 9,
-            color=ACCENT if point.is_ours else INK,
-            fontweight="bold" if point.is_ours else "normal",
-            path_effects=[withStroke(linewidth=3, foreground="white")],
-            zorder=4,
-        )
-        size = text.get_window_extent(renderer)
-        width, height = size.width / scale, size.height / scale
-        least, best = float("inf"), (0.0, 0.0)
-        for place in _places(width, height):
-            text.set_position(place)
-            box = text.get_window_extent(renderer).padded(2 * scale)
-            cost = sum(box.overlaps(other) for other in taken) + 3 * (not _within(inside, box))
-            if cost < least:
-                least, best = cost, place
-        text.set_position(best)
-        taken.append(text.get_window_extent(renderer).padded(2 * scale))
-        _leader(axes, point, best, width, height)
-
-
-def _leader(axes: Any, point: Point, at: tuple[float, float], width: float, height: float) -> None:
-    """A thin line from a marker to a label that stands apart from it."""
-    x = min(max(0.0, at[0] - width / 2), at[0] + width / 2)
-    y = min(max(0.0, at[1] - height / 2), at[1] + height / 2)
-    if x**2 + y**2 < 14**2:
-        return
-    style = {"arrowstyle": "-", "color": INK, "alpha": 0.4, "linewidth": 0.7, "shrinkA": 0, "shrinkB": 4}
-    axes.annotate("", (point.x, point.y), xytext=(x, y), textcoords="offset points", arrowprops=style)
-
-
-def _places(width: float, height: float) -> Iterator[tuple[float, float]]:
-    for radius in RADII:
-        for x, y in DIRECTIONS:
-            side = (x > 0) - (x < 0)
-            yield x * radius + side * width / 2, y * (radius + height / 2)
-
-
-def _box(axes: Any, point: Point, radius: float) -> Any:
-    x, y = axes.transData.transform((point.x, point.y))
-    return Bbox.from_extents(x - radius, y - radius, x + radius, y + radius)
-
-
-def _within(outer: Any, inner: Any) -> bool:
-    return bool(outer.x0 <= inner.x0 and inner.x1 <= outer.x1 and outer.y0 <= inner.y0 and inner.y1 <= outer.y1)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import importlib
 import sys
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,10 +17,13 @@ import torch
 from sentence_transformers import SentenceTransformer
 from tokenizers import Tokenizer
 
-from distilface_st import EdgeEncoder, bundled_encoder
-from distilface_st.benchmark.models import open_model
+from distilface_st import EdgeEncoder
 from distilface_st.benchmark.variants import bytes_needed
 from distilface_st.inference.manifest import read_manifest
+from distilface_st.pretrained import bundled_encoder
+
+sys.path.append(str(Path(__file__).parents[1] / "efficiency"))
+from plain_encoders import mean_pooled
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -113,8 +115,7 @@ def _torch(name: str, folder: Path, share: float = 1.0, bf16: bool = False) -> A
 def _random(name: str) -> Callable[[int], Torch]:
     def start(threads: int) -> Torch:
         torch.set_num_threads(threads)
-        with tempfile.TemporaryDirectory() as folder:
-            return Torch(open_model(name, Path(folder, "model"))[0])
+        return Torch(mean_pooled(name))
 
     return start
 

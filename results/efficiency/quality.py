@@ -3,7 +3,7 @@
     python results/efficiency/quality.py STS_DIR results/efficiency/quality.csv [last_four ...]
 
 Exports the bundled encoder with each layer pooling and scores every graph as a SentenceTransformer (batches of 64).
-Activation scales and smoothing are fit to Python's own docstrings, no STS text.
+Activation scales are fit to Python's own docstrings, no STS text.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from distilface_st import build_model, bundled_encoder, export_model, load_model, load_sts, sts_suite
+from distilface_st import build_model, export_model, load_model, load_sts, sts_suite
 
 
 def main() -> None:
@@ -21,17 +21,17 @@ def main() -> None:
     dev = load_sts("STS-B", sts_dir, split="dev")
     rows = []
     for layers in poolings or ["last", "last_four"]:
-        model = build_model(bundled_encoder(), layers=layers, device="cpu")
-        arms = [("torch", "fp32", "", model)]
+        model = build_model("bundled", layers=layers, device="cpu")
+        variants = [("torch", "fp32", "", model)]
         with tempfile.TemporaryDirectory() as folder:
             for activations in ("dynamic", "static"):
                 path = Path(folder, activations)
                 export_model(model, path, formats=["onnx", "openvino"], precision="int8", activations=activations)
-                arms += [
+                variants += [
                     (name, "int8", activations, load_model(path, runtime=name)) for name in ("onnxruntime", "openvino")
                 ]
-            for runtime, precision, activations, arm in arms:
-                test, scored_dev = sts_suite(arm, sts_dir), sts_suite(arm, tasks=[dev])
+            for runtime, precision, activations, variant in variants:
+                test, scored_dev = sts_suite(variant, sts_dir), sts_suite(variant, tasks=[dev])
                 known = {"layers": layers, "runtime": runtime, "precision": precision, "activations": activations}
                 scores = {**test["scores"], "average5": test["average5"], "average6": test["average6"]}
                 scores["STS-B-dev"] = scored_dev["scores"]["STS-B-dev"]

@@ -1,7 +1,10 @@
 """From a benchmark's JSON to the summary CSV beside it and the Markdown tables of the README.
 
 distilface benchmark ... --json minilm.json
+python results/efficiency/flops.py minilm.json TEXT MODEL
 python results/efficiency/table.py minilm.json results/efficiency/minilm-summary.csv
+
+The second adds the columns of GFLOP/s and may be left out.
 """
 
 from __future__ import annotations
@@ -16,29 +19,30 @@ TEXTS = ("stsb", "sentences", "passages")
 
 def main() -> None:
     report = json.loads(Path(sys.argv[1]).read_text())
-    rows = [row(arm) for arm in report["arms"]]
+    rows = [row(variant) for variant in report["variants"]]
     with Path(sys.argv[2]).open("w", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
-    peaks = ", ".join(f"{name} {peak['gflops']:,.0f}" for name, peak in report["peaks"].items())
-    print(f"{report['machine']['processor']}, {report['machine']['cores']} cores; peaks in GFLOP/s: {peaks}\n")
+    print(f"{report['machine']['processor']}, {report['machine']['cores']} cores")
+    if "peaks" in report:
+        print("peaks in GFLOP/s: " + ", ".join(f"{name} {peak['gflops']}" for name, peak in report["peaks"].items()))
+    print()
     cost = ("disk MB", "peak MB", "load s", "cold start s", "STS-B one by one s", "ms/sentence", "x torch")
     show(rows, (*cost, "average5", "loss", "mean cosine"))
     speed = [f"{text} {at}{what}" for text in TEXTS for at in ("batch32", "best") for what in ("", " x")]
     show(rows, (*speed, "GFLOP/s", "of peak"))
 
 
-def row(arm: dict) -> dict:
-    figures, quality = arm["figures"], arm["quality"]
+def row(variant: dict) -> dict:
+    figures, quality = variant["figures"], variant["quality"]
     single = figures["one_by_one"]
     found = {
-        "model": arm["model"],
-        "arm": arm["arm"],
-        "weights": arm["weights"],
-        "parameters": arm["parameters"],
-        "disk MB": round(arm["bytes_on_disk"] / 1e6, 1),
-        "peak MB": round((arm["peak_memory_bytes"] or 0) / 1e6),
+        "model": variant["model"],
+        "variant": variant["variant"],
+        "parameters": variant["parameters"],
+        "disk MB": round(variant["bytes_on_disk"] / 1e6, 1),
+        "peak MB": round((variant["peak_memory_bytes"] or 0) / 1e6),
         "load s": round(figures["load"]["median"], 2),
         "cold start s": round(figures["cold_start"]["median"], 2),
         "STS-B one by one s": round(single["median"] * single["sentences"] / 1000, 1),
@@ -55,7 +59,9 @@ def row(arm: dict) -> dict:
                 figure = figures[f"{text}_{at}"]
                 found[f"{text} {at}"] = round(figure["median"], 1)
                 found[f"{text} {at} x"] = rounded(figure["speed_ratio"], 2)
-    return found | {"GFLOP/s": rounded(arm["gflops"], 0), "of peak": rounded(arm["share_of_peak"], 2)}
+    if "gflops" in variant:
+        found |= {"GFLOP/s": rounded(variant["gflops"], 0), "of peak": rounded(variant["share_of_peak"], 2)}
+    return found
 
 
 def rounded(value: float | None, digits: int) -> float | str:
@@ -64,10 +70,10 @@ def rounded(value: float | None, digits: int) -> float | str:
 
 def show(rows: list[dict], columns: tuple[str, ...]) -> None:
     columns = tuple(name for name in columns if name in rows[0])
-    print("| model | arm | " + " | ".join(columns) + " |")
+    print("| model | variant | " + " | ".join(columns) + " |")
     print("|---" * (len(columns) + 2) + "|")
     for found in rows:
-        print("| " + " | ".join(str(found[name]) for name in ("model", "arm", *columns)) + " |")
+        print("| " + " | ".join(str(found[name]) for name in ("model", "variant", *columns)) + " |")
     print()
 
 

@@ -23,7 +23,7 @@ def main() -> None:
     arguments = parser.parse_args()
     sentences = list(load_sentences(arguments.text, limit=arguments.sentences).dataset["sentence"][:])
     encoder = EdgeEncoder(arguments.export, "openvino", options={"PERF_COUNT": True})
-    batches = list(encoder._batches(sentences, "", 1024))
+    batches = list(encoder._batches(sentences, "", None, 1024))
     feeds = [batch_feeds(*encoder._tokenizer.pad(ids), encoder.manifest, 0) for _, ids in batches]
     kinds: Counter[str] = Counter()
     for counted in (False, True):  # the first pass warms up

@@ -42,13 +42,12 @@ def main() -> None:
         docs = replace(wider, test=[entry for entry in wider.test if entry.module not in tested])
     config = replace(quickstart.CONFIG, seed=args.seed, **args.changes)
     model = build_model(bundled_encoder(), layers=config.layers, device="cpu")
-    score = quickstart._Scorer(docs, None, config.batch_size)
-    before = score(model)
+    before = quickstart.heldout_scores(model, docs, config.batch_size)
     with tempfile.TemporaryDirectory() as folder:
         start = time.perf_counter()
-        train(model, quickstart._training_data(docs), config, folder, device="cpu")
+        train(model, quickstart.training_data(docs), config, folder, device="cpu")
         seconds = time.perf_counter() - start
-    after = score(model)
+    after = quickstart.heldout_scores(model, docs, config.batch_size)
     row = {
         "split": args.split,
         "changes": json.dumps(args.changes),

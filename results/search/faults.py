@@ -31,10 +31,9 @@ SENTENCES = 12_000
 PROGRAM = """
 import sys
 from distilface_st.search import IndexSettings, index_corpus, indexing
-from distilface_st.search.encoders import open_encoder
 indexing.CHUNK = 512
 settings = IndexSettings(sys.argv[3], {"index": sys.argv[4]})
-index_corpus(sys.argv[1], sys.argv[2], open_encoder("distilface-micro"), settings)
+index_corpus(sys.argv[1], sys.argv[2], "distilface-micro", settings)
 """
 
 

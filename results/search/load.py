@@ -2,7 +2,7 @@
 
     python results/search/load.py results/search [--model distilface-mini] [--seconds 10] [--rounds 5]
 
-Writes load.csv (a row for every turn) and load.json (medians, least and most; the overload; the machine).
+Writes load.csv (a row for every timing) and load.json (medians, least and most; the overload; the machine).
 
 Two servers on this machine, one that merges requests and one that does not, take turns: in every round each is loaded
 for some seconds by 32 clients, then by one, then it sleeps while the other has its turn. A client is a connection that
@@ -35,7 +35,7 @@ from urllib.request import urlopen
 
 import numpy as np
 
-from distilface_st.benchmark.machine import machine
+from distilface_st.benchmark.report import machine
 from distilface_st.datasets.python_docs import python_sentences
 from distilface_st.utils.files import write_json
 from distilface_st.utils.provenance import provenance, text_fingerprint
@@ -47,7 +47,7 @@ CLIENTS = 32
 OVERLOAD = 10
 ROOM = 64
 PATIENCE = 30.0
-ARMS: dict[str, dict[str, Any]] = {"batching": {}, "no batching": {"batching": False}}
+VARIANTS: dict[str, dict[str, Any]] = {"batching": {}, "no batching": {"batching": False}}
 
 
 def main() -> None:
@@ -62,18 +62,18 @@ def main() -> None:
         serve(options.model, json.loads(options.serve))
         return
     texts = python_sentences(2000)
-    with server(options.model, ARMS["batching"]) as on, server(options.model, ARMS["no batching"]) as off:
-        turns = take_turns({"batching": on, "no batching": off}, texts, options.rounds, options.seconds)
+    with server(options.model, VARIANTS["batching"]) as on, server(options.model, VARIANTS["no batching"]) as off:
+        timings = take_turns({"batching": on, "no batching": off}, texts, options.rounds, options.seconds)
     with server(options.model, {"queue_texts": ROOM}) as small:
         overload = overload_and_recover(small, texts, options.seconds)
     with (options.output / "load.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(turns[0]), lineterminator="\n")
+        writer = csv.DictWriter(file, list(timings[0]), lineterminator="\n")
         writer.writeheader()
-        writer.writerows(turns)
+        writer.writerows(timings)
     report = {
         "model": options.model,
         "text": {"source": "Python's docstrings", "sentences": len(texts), "fingerprint": text_fingerprint(texts)},
-        "summary": summary(turns),
+        "summary": summary(timings),
         "overload": overload,
         "machine": machine(),
         **provenance(seconds=options.seconds, rounds=options.rounds),
@@ -138,18 +138,18 @@ def take_turns(servers: dict[str, Server], texts: list[str], rounds: int, second
     """Load each server in turn; who begins a round alternates."""
     for running in servers.values():
         asyncio.run(load(running.port, texts, CLIENTS, min(1.0, seconds)))
-    turns = []
+    timings = []
     for number in range(rounds):
         order = list(servers) if number % 2 == 0 else list(reversed(servers))
-        for arm in order:
+        for variant in order:
             for clients in (CLIENTS, 1):
-                running = servers[arm]
+                running = servers[variant]
                 batches, spent = running.batches(), running.cpu_seconds()
                 answers = asyncio.run(load(running.port, texts, clients, seconds))
                 measured = measures(answers, running.batches() - batches, running.cpu_seconds() - spent)
-                turns.append({"round": number, "arm": arm, "clients": clients, **measured})
-                print(turns[-1], file=sys.stderr, flush=True)
-    return turns
+                timings.append({"round": number, "variant": variant, "clients": clients, **measured})
+                print(timings[-1], file=sys.stderr, flush=True)
+    return timings
 
 
 def overload_and_recover(running: Server, texts: list[str], seconds: float) -> dict[str, Any]:
@@ -238,24 +238,24 @@ def measures(answers: list[dict[str, Any]], batches: int = 0, cpu: float = 0.0) 
     }
 
 
-def summary(turns: list[dict[str, Any]]) -> dict[str, Any]:
+def summary(timings: list[dict[str, Any]]) -> dict[str, Any]:
     """Median, least and most over the rounds, and how many times the rate batching gives, round by round."""
     found: dict[str, Any] = {}
+    names = ("requests_per_second", "p50_ms", "p99_ms", "requests_a_batch", "cpu_ms")
     for clients in (CLIENTS, 1):
-        for arm in ARMS:
-            own = [turn for turn in turns if turn["arm"] == arm and turn["clients"] == clients]
-            names = ("requests_per_second", "p50_ms", "p99_ms", "requests_a_batch", "cpu_ms")
-            found[f"{arm}, {clients} clients"] = {name: spread([turn[name] for turn in own]) for name in names}
-        rates = [
-            [turn["requests_per_second"] for turn in turns if turn["arm"] == arm and turn["clients"] == clients]
-            for arm in ARMS
-        ]
+        rates = []
+        for variant in VARIANTS:
+            own = [row for row in timings if (row["variant"], row["clients"]) == (variant, clients)]
+            found[f"{variant}, {clients} clients"] = {
+                name: median_and_range([row[name] for row in own]) for name in names
+            }
+            rates.append([row["requests_per_second"] for row in own])
         ratios = [round(on / off, 3) for on, off in zip(*rates, strict=True)]
-        found[f"rate with batching over without, {clients} clients"] = spread(ratios)
+        found[f"rate with batching over without, {clients} clients"] = median_and_range(ratios)
     return found
 
 
-def spread(values: list[float]) -> dict[str, float] | None:
+def median_and_range(values: list[float]) -> dict[str, float] | None:
     """Median, least and most."""
     return None if None in values else {"median": round(median(values), 3), "least": min(values), "most": max(values)}
 

@@ -23,8 +23,8 @@ from typing import Any
 import numpy as np
 
 from distilface_st.datasets.segmentation import split_sentences
+from distilface_st.models.encoders import lasting_name, open_encoder
 from distilface_st.search import SearchIndex, index_corpus
-from distilface_st.search.encoders import open_encoder
 from distilface_st.search.lexical import LexicalIndex
 
 HERE = Path(__file__).parent
@@ -48,7 +48,7 @@ def main() -> None:
             corpus, queries = corpus_of(task, articles, options.work)
             folder = options.work / f"{name}-{task}"
             if not folder.exists():
-                index_corpus(corpus, folder, encoder)
+                index_corpus(corpus, folder, encoder, model_name=lasting_name(model))
             with SearchIndex.open(folder, encoder) as index:
                 measure(index, name, task, queries)
 
@@ -85,9 +85,9 @@ def measure(index: SearchIndex, model: str, task: str, queries: list[tuple[str, 
         row = {"model": model, "task": task, "ranking": way, "queries": len(queries), "documents": counts.documents}
         row |= {
             "passages": counts.passages,
-            "mrr10": round(float(np.where(rank > 0, 1 / np.maximum(rank, 1), 0).mean()), 4),
+            "mrr@10": round(float(np.where(rank > 0, 1 / np.maximum(rank, 1), 0).mean()), 4),
         }
-        add("quality.csv", {**row, "recall10": round(float((rank > 0).mean()), 4)}, ("model", "task", "ranking"))
+        add("quality.csv", {**row, "recall@10": round(float((rank > 0).mean()), 4)}, ("model", "task", "ranking"))
     for way, hybrid in (("vectors", False), ("BM25 + vectors", True)):
         times = []
         for text in texts[:TIMED]:

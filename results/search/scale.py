@@ -23,11 +23,10 @@ from typing import Any
 
 import numpy as np
 
-from distilface_st import EdgeEncoder, shipped_model
+from distilface_st import EdgeEncoder
 from distilface_st.search import IndexSettings, SearchIndex, index_corpus
-from distilface_st.search.encoders import TextEncoder, open_encoder
 from distilface_st.search.hits import Passage
-from distilface_st.search.index import write_manifest
+from distilface_st.search.index import named_encoder, write_manifest
 from distilface_st.search.stores.faiss import FaissStore
 
 HERE = Path(__file__).parent
@@ -44,15 +43,14 @@ def indexing(data: Path, work: Path) -> None:
     corpus.write_text("\n".join(sentences) + "\n", encoding="utf-8")
     rows = []
     for model in ("mini", "micro"):
-        edge = EdgeEncoder(shipped_model(model))
-        encoder = TextEncoder(edge, f"distilface-{model}")
+        encoder = EdgeEncoder(f"distilface-{model}")
         for turn in range(ROUNDS):
             start = time.perf_counter()
-            edge.encode(sentences, normalize_embeddings=True)
+            encoder.encode(sentences, normalize_embeddings=True)
             bare = time.perf_counter() - start
             shutil.rmtree(work / "index", ignore_errors=True)
             start = time.perf_counter()
-            index_corpus(corpus, work / "index", encoder)
+            index_corpus(corpus, work / "index", encoder, model_name=f"distilface-{model}")
             whole = time.perf_counter() - start
             rows.append(
                 {
@@ -69,7 +67,7 @@ def indexing(data: Path, work: Path) -> None:
 
 def million(text: Path, work: Path) -> None:
     vectors, queries = million_vectors(text, work)
-    encoder = open_encoder("distilface-micro")
+    encoder = EdgeEncoder("distilface-micro")
     rows: list[dict[str, Any]] = []
     exact: list[set[str]] = []
     for kind in ("exact", "int8", "hnsw", "ivf-pq"):
@@ -95,7 +93,7 @@ def million(text: Path, work: Path) -> None:
             {
                 "kind": kind,
                 "rows": len(vectors),
-                "recall10": round(float(recall), 4),
+                "recall@10": round(float(recall), 4),
                 "p50_ms": p50,
                 "p99_ms": p99,
                 "open_ms": round(1000 * opened, 1),
@@ -114,7 +112,7 @@ def million_vectors(text: Path, work: Path) -> tuple[np.ndarray, np.ndarray]:
     if not path.exists():
         work.mkdir(parents=True, exist_ok=True)
         lines = text.read_text(encoding="utf-8").splitlines()[:500_000]
-        plain = EdgeEncoder(shipped_model("micro")).encode(lines, normalize_embeddings=True)
+        plain = EdgeEncoder("distilface-micro").encode(lines, normalize_embeddings=True)
         np.save(path, np.concatenate([plain, noisy(plain, rng)])[:1_000_000])
     vectors = np.load(path, mmap_mode="r")
     chosen = np.random.default_rng(1).choice(len(vectors), QUERIES, replace=False)
@@ -127,7 +125,7 @@ def noisy(vectors: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return moved / np.linalg.norm(moved, axis=1, keepdims=True)
 
 
-def built(folder: Path, kind: str, encoder: TextEncoder, vectors: np.ndarray) -> float:
+def built(folder: Path, kind: str, encoder: EdgeEncoder, vectors: np.ndarray) -> float:
     """Seconds that the structure took to build; the store is filled first, which is not counted."""
     record = folder.with_suffix(".json")
     if record.exists():
@@ -144,7 +142,13 @@ def built(folder: Path, kind: str, encoder: TextEncoder, vectors: np.ndarray) ->
     store.finish()
     seconds = round(time.perf_counter() - begun, 1)
     store.close()
-    write_manifest(folder, encoder, "faiss", {"index": kind}, passages={"tokens": 128, "overlap": 32})
+    write_manifest(
+        folder,
+        named_encoder(encoder, "distilface-micro"),
+        "faiss",
+        {"index": kind},
+        passages={"tokens": 128, "overlap": 32},
+    )
     record.write_text(json.dumps(seconds), encoding="utf-8")
     return seconds
 

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from distilface_st import InputError
-from distilface_st.datasets.deduplication import SeenTexts
 from distilface_st.datasets.pairs import load_neighbours, load_pairs, neighbouring_sentences
+from distilface_st.datasets.text_data import SeenTexts
 from distilface_st.utils.provenance import text_fingerprint
 
 

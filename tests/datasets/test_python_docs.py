@@ -4,8 +4,7 @@ import sys
 
 import pytest
 
-from distilface_st.datasets.docstrings import paragraphs_of, words_of
-from distilface_st.datasets.python_docs import PythonDocs, gather_python_docs
+from distilface_st.datasets.python_docs import PythonDocs, gather_python_docs, paragraphs_of, words_of
 
 
 @pytest.fixture(scope="module")

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from pyarrow import parquet
 
 from distilface_st import InputError
-from distilface_st.datasets.deduplication import SeenTexts
 from distilface_st.datasets.sentences import load_sentences
+from distilface_st.datasets.text_data import SeenTexts
 from distilface_st.utils.provenance import text_fingerprint
 
 SENTENCES = ["The cat sat on the mat.", 'She said "yes", twice.', "Ärger, 漢字 und\u2028mehr.", "A cat's tail"]
@@ -130,7 +130,7 @@ def test_quotes_are_plain_characters_in_tsv_and_lines_may_break_in_csv(tmp_path,
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.txt", b"fine\nfine\ncaf\xe9\n", r"a\.txt:3: not UTF-8 \(byte 0xe9\)"),
+        ("a.txt", b"fine\nfine\ncaf\xe9\n", r"a\.txt:3: not UTF-8 \(byte 0xe9 at byte 4 of the line\)"),
         ("a.txt.gz", b"fine\n\xff\n", r"a\.txt\.gz:2: not UTF-8"),
         ("a.txt", "", "no text to train on; 0 records read"),
         ("a.txt", "\n \n", "2 of them blank"),

@@ -105,7 +105,13 @@ def put(source: Path, name: str, line: int, content: bytes) -> Path:
     [
         ("STS12", "STS12-en-test/STS.input.MSRvid.txt", 2, b"one column", "1 tab-separated column"),
         ("STS12", "STS12-en-test/STS.input.MSRvid.txt", 2, b" \tb", "a sentence is empty"),
-        ("STS12", "STS12-en-test/STS.input.MSRvid.txt", 2, b"caf\xe9\tb", "not UTF-8 (byte 0xe9 at byte 4"),
+        (
+            "STS12",
+            "STS12-en-test/STS.input.MSRvid.txt",
+            2,
+            b"caf\xe9\tb",
+            "not UTF-8 (byte 0xe9 at byte 4 of the line)",
+        ),
         ("STS12", "STS12-en-test/STS.gs.MSRvid.txt", 1, b"5.01", "'5.01', not a number from 0 to 5"),
         ("STS12", "STS12-en-test/STS.gs.MSRvid.txt", 1, b"-1", "not a number from 0 to 5"),
         ("STS12", "STS12-en-test/STS.gs.MSRvid.txt", 1, b"nan", "not a number from 0 to 5"),
@@ -120,7 +126,7 @@ def test_malformed_data_is_named_with_file_and_line(
     source: Path, task: str, file: str, line: int, content: bytes, problem: str
 ) -> None:
     path = put(source, file, line, content)
-    with pytest.raises(InputError, match=rf"{re.escape(str(path))}, line {line}: .*{re.escape(problem)}"):
+    with pytest.raises(InputError, match=rf"{re.escape(str(path))}:{line}: .*{re.escape(problem)}"):
         load_sts(task, source)
 
 
@@ -129,7 +135,7 @@ def test_line_counts_that_differ_are_named(source: Path, file: str, gold_lines: 
     folder = source / "STS12-en-test"
     (folder / f"STS.{file}.MSRpar.txt").write_text(gold_lines)
     line = {"gs": 2, "input": 3}[short]
-    with pytest.raises(InputError, match=rf"STS\.{short}\.MSRpar\.txt, line {line}: missing"):
+    with pytest.raises(InputError, match=rf"STS\.{short}\.MSRpar\.txt:{line}: missing"):
         load_sts("STS12", source)
 
 
@@ -229,18 +235,18 @@ def test_scored_pairs_are_read_from_every_format(tmp_path: Path, suffix: str, he
 @pytest.mark.parametrize(
     ("name", "content", "problem"),
     [
-        ("p.tsv", b"a\tb\t1\na\tb\n", "line 2: 2 column"),
-        ("p.tsv", b"a\tb\tlabel\n", "line 1: the score is 'label', not a finite number. A header must name"),
-        ("p.tsv", b"a\tb\t1\na\tb\tinf\n", "line 2: the score is 'inf'"),
-        ("p.tsv", b"a\tb\t1\n\xff\tb\t1\n", "line 2: not UTF-8"),
-        ("p.csv", b'a,b,1\n"a,b,1\n', "line 2: not CSV"),
-        ("p.csv", b"a,b,1\n,b,1\n", "line 2: a sentence is empty"),
-        ("p.jsonl", b'{"sentence1": "a", "sentence2": "b"}\n', "line 1: not an object with the keys"),
-        ("p.jsonl", b"[1, 2]\n", "line 1: not an object with the keys"),
-        ("p.jsonl", b'{"sentence1": 1, "sentence2": "b", "score": 2}\n', "line 1: a sentence is empty or not text"),
-        ("p.jsonl", b'{"sentence1": "a", "sentence2": "b", "score": null}\n', "line 1: the score is None"),
-        ("p.jsonl", b'{"sentence1": "a", "sentence2": "b", "score": true}\n', "line 1: the score is True"),
-        ("p.jsonl", b"{\n", "line 1: not JSON"),
+        ("p.tsv", b"a\tb\t1\na\tb\n", "p.tsv:2: 2 column"),
+        ("p.tsv", b"a\tb\tlabel\n", "p.tsv:1: the score is 'label', not a finite number. A header must name"),
+        ("p.tsv", b"a\tb\t1\na\tb\tinf\n", "p.tsv:2: the score is 'inf'"),
+        ("p.tsv", b"a\tb\t1\n\xff\tb\t1\n", "p.tsv:2: not UTF-8"),
+        ("p.csv", b'a,b,1\n"a,b,1\n', "p.csv:2: cannot be read as CSV"),
+        ("p.csv", b"a,b,1\n,b,1\n", "p.csv:2: a sentence is empty"),
+        ("p.jsonl", b'{"sentence1": "a", "sentence2": "b"}\n', "p.jsonl:1: not an object with the keys"),
+        ("p.jsonl", b"[1, 2]\n", "p.jsonl:1: a JSON object a line is needed, found a list"),
+        ("p.jsonl", b'{"sentence1": 1, "sentence2": "b", "score": 2}\n', "p.jsonl:1: a sentence is empty or not text"),
+        ("p.jsonl", b'{"sentence1": "a", "sentence2": "b", "score": null}\n', "p.jsonl:1: the score is None"),
+        ("p.jsonl", b'{"sentence1": "a", "sentence2": "b", "score": true}\n', "p.jsonl:1: the score is True"),
+        ("p.jsonl", b"{\n", "p.jsonl:1: not valid JSON"),
         ("p.tsv", b"", "there is no pair"),
         ("p.txt", b"a\tb\t1\n", "scored pairs are read from .tsv, .csv or .jsonl"),
     ],

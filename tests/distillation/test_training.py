@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 from sentence_transformers import SentenceTransformer
-from transformers import TrainerCallback
 
 from distilface_st import (
     DistillationConfig,
@@ -21,6 +20,10 @@ from distilface_st import (
 from distilface_st.datasets.sts import load_scored_pairs
 from distilface_st.distillation.teachers import Teacher, teacher_of
 from distilface_st.evaluation.sts import STSEvaluator
+
+from ..training.test_train import StopAt
+
+pytestmark = pytest.mark.usefixtures("quick_runs")
 
 CONFIG = DistillationConfig(
     max_steps=30, batch_size=16, eval_steps=10, learning_rate=3e-3, warmup_steps=2, precision="fp32"
@@ -91,20 +94,6 @@ def test_several_teachers_of_different_widths_teach_at_once(run, teacher_model, 
     result = run("run", replace(CONFIG, teacher_weights=(1.0, 3.0)), teachers=teachers)
     assert [teacher["name"] for teacher in result.run["teachers"]] == ["teacher", "halved"]
     assert result.run["loss"]["settings"]["teacher_weights"] == [1.0, 3.0]
-
-
-class StopAt(TrainerCallback):
-    """A SIGTERM in the middle of a step."""
-
-    def __init__(self, step):
-        self.step = step
-
-    def on_step_begin(self, args, state, control, **kwargs):
-        import os
-        import signal
-
-        if state.global_step == self.step:
-            os.kill(os.getpid(), signal.SIGTERM)
 
 
 def test_a_stopped_run_goes_on_as_if_nothing_had_happened_projections_included(run, tmp_path):

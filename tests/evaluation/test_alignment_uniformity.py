@@ -110,6 +110,11 @@ def test_dropout_views_need_dropout(model: SentenceTransformer) -> None:
         AlignmentUniformityEvaluator(sentences=["a man", "a dog"])(model)
 
 
+def test_an_encoder_without_dropout_needs_pairs() -> None:
+    with pytest.raises(InputError, match="has no dropout"):
+        AlignmentUniformityEvaluator(sentences=["a man", "a dog"])(Stub())
+
+
 @pytest.mark.parametrize("arguments", [{}, {"sentences": ["one", "one"]}, {"pairs": [("same", "same")]}])
 def test_two_distinct_sentences_are_needed(arguments: dict[str, list]) -> None:
     with pytest.raises(InputError, match="two distinct sentences"):

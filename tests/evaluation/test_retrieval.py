@@ -72,15 +72,15 @@ def test_metrics_of_known_ranks():
     model = Dictionary(documents | queries | fillers)
     evaluator = RetrievalEvaluator([f"q{i}" for i in range(12)], list(documents))
     score = evaluator.score(model)
-    assert score["mrr10"] == pytest.approx((1 + 1 / 2 + 0 + 9) / 12)
-    assert score["recall1"] == pytest.approx(10 / 12)
-    assert score["recall10"] == pytest.approx(11 / 12)
+    assert score["mrr@10"] == pytest.approx((1 + 1 / 2 + 0 + 9) / 12)
+    assert score["recall@1"] == pytest.approx(10 / 12)
+    assert score["recall@10"] == pytest.approx(11 / 12)
 
 
 def test_queries_and_documents_are_encoded_once_each_and_equal_documents_are_one():
     model = Dictionary({"a": [1, 0], "b": [0, 1], "x": [1, 0.1], "y": [0.1, 1]})
     evaluator = RetrievalEvaluator(["a", "b", "a"], ["x", "y", "x"], name="")
-    assert evaluator.score(model) == {"mrr10": 1.0, "recall1": 1.0, "recall10": 1.0}
+    assert evaluator.score(model) == {"mrr@10": 1.0, "recall@1": 1.0, "recall@10": 1.0}
     assert model.calls == [["a", "b"], ["x", "y"]]
 
 
@@ -104,8 +104,8 @@ def test_a_sentence_transformer_is_scored_with_csv_and_model_card(tiny_encoder, 
     texts = ["the old dog", "a new car", "school and music"]
     evaluator = RetrievalEvaluator(texts, texts, name="self")
     metrics = evaluator(model, output_path=str(tmp_path), epoch=1, steps=5)
-    assert metrics == {"self_mrr10": 1.0, "self_recall1": 1.0, "self_recall10": 1.0}
-    assert evaluator.primary_metric == "self_mrr10"
+    assert metrics == {"self_mrr@10": 1.0, "self_recall@1": 1.0, "self_recall@10": 1.0}
+    assert evaluator.primary_metric == "self_mrr@10"
     with open(tmp_path / evaluator.csv_file, newline="") as file:
-        assert next(csv.DictReader(file))["self_recall1"] == "1.0"
+        assert next(csv.DictReader(file))["self_recall@1"] == "1.0"
     assert evaluator in model.model_card_data.eval_results_dict

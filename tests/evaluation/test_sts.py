@@ -13,10 +13,10 @@ from hypothesis.extra.numpy import arrays
 from scipy.stats import pearsonr, spearmanr
 from sentence_transformers import SentenceTransformer
 
-from distilface_st.datasets.sts import STSSubset, STSTask
+from distilface_st.datasets.sts import STSSubset, STSTask, load_sts
 from distilface_st.errors import InputError
-from distilface_st.evaluation.correlation import score_task
-from distilface_st.evaluation.sts import STSEvaluator, sts_suite
+from distilface_st.evaluation.sts import STSEvaluator, score_task, sts_suite
+from distilface_st.inference.edge_encoder import EdgeEncoder
 
 
 class Stub:
@@ -307,6 +307,25 @@ def test_a_real_model_is_scored_and_its_card_says_so(tiny_encoder: Path, tmp_pat
     report = sts_suite(model, tasks=[make_task("STS12")])
     assert report["model_fingerprint"]
     assert report["scores"]["STS12"] == pytest.approx(100 * metrics["STS12_spearman_cosine"], abs=0.5)
+
+
+def test_the_suite_opens_a_model_by_name_and_exported_ones_without_torch(packed: Path, tmp_path: Path) -> None:
+    named, opened = (sts_suite(model, tasks=[make_task()]) for model in (str(packed), EdgeEncoder(packed)))
+    assert (named["model"], opened["model"]) == (str(packed), "EdgeEncoder")
+    assert named["scores"] == opened["scores"]
+    assert named["model_fingerprint"] == opened["model_fingerprint"] is not None
+    assert STSEvaluator(make_task())(EdgeEncoder(packed), str(tmp_path))["STS12_spearman_cosine"] == pytest.approx(
+        named["scores"]["STS12"] / 100
+    )
+
+
+def test_the_former_name_of_the_folder_warns(tmp_path: Path) -> None:
+    for call in (lambda: sts_suite(Stub(), source=tmp_path), lambda: load_sts("STS12", source=tmp_path)):
+        with (
+            pytest.warns(DeprecationWarning, match="source is now sts_dir"),
+            pytest.raises(InputError, match="missing"),
+        ):
+            call()
 
 
 @pytest.mark.slow

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import platform
 from itertools import product
 from pathlib import Path
 
@@ -9,7 +10,9 @@ import pytest
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Dense, Normalize, StaticEmbedding
 
-from distilface_st import EdgeEncoder, InputError, STSSubset, STSTask, build_model, export_model, load_model
+from distilface_st import EdgeEncoder, InputError, STSTask, build_model, export_model, load_model
+from distilface_st.datasets.sts import STSSubset
+from distilface_st.export.export_model import saturates_int8
 from distilface_st.inference.manifest import read_manifest
 from distilface_st.modules.multi_layer_pooling import LAYER_SELECTIONS
 
@@ -162,6 +165,25 @@ def test_the_model_itself_stays_as_it_was(tiny_model, exported):
     assert next(encoder.parameters()).requires_grad
 
 
+@pytest.mark.parametrize(
+    ("machine", "flags", "saturates"),
+    [
+        ("x86_64", "flags: avx2 avx512_vnni", False),
+        ("AMD64", "flags: avx2 avx_vnni", False),
+        ("x86_64", "flags: avx2 avx512f", True),
+        ("x86_64", None, True),
+        ("aarch64", None, False),
+        ("arm64", "flags: none", False),
+    ],
+)
+def test_x86_without_vnni_saturates(tmp_path, monkeypatch, machine, flags, saturates):
+    monkeypatch.setattr(platform, "machine", lambda: machine)
+    path = Path(tmp_path, "cpuinfo")
+    if flags is not None:
+        path.write_text(flags)
+    assert saturates_int8(path) is saturates
+
+
 @pytest.mark.slow
 def test_static_int8_and_fp16_are_near(tiny_model, tmp_path):
     expected = tiny_model.encode(SENTENCES)
@@ -216,7 +238,7 @@ def test_every_token_pooling_is_exported_with_and_without_the_prompts_tokens(
 
 @pytest.mark.slow
 def test_portable_models_dense_layers_and_normalization_are_exported(tiny_model, tmp_path):
-    from distilface_st import portable_model
+    from distilface_st.models.save import portable_model
 
     model = portable_model(tiny_model)
     assert type(model[1]).__name__ == "WeightedLayerPooling"

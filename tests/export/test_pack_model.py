@@ -150,10 +150,8 @@ def test_a_mean_over_layers_is_packed_in_stock_modules_and_a_concat_in_ours(tiny
 
 @pytest.mark.slow
 def test_a_failed_packing_leaves_nothing_and_the_model_as_it_was(tiny_student, tmp_path, monkeypatch):
-    from distilface_st.export import packed_graph
-
     before = {key: value.clone() for key, value in tiny_student.state_dict().items()}
-    monkeypatch.setattr(packed_graph, "tensors_of", lambda weights: {})
+    monkeypatch.setattr("distilface_st.export.pack_model.tensors_of", lambda weights: {})
     with pytest.raises(InputError, match=r"cannot share the weights of model\.safetensors"):
         pack_model(tiny_student, tmp_path / "failed")
     assert list(tmp_path.iterdir()) == []

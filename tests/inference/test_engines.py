@@ -1,10 +1,7 @@
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
-from distilface_st.export import cpu
 from distilface_st.inference import engines
 from distilface_st.inference.manifest import read_manifest
 
@@ -36,25 +33,6 @@ def test_the_fastest_engine_counts_single_rows_and_batches_alike(exported, monke
     monkeypatch.setattr(engines, "time", clock)
     candidates = [FakeEngine(clock, one, many) for one, many in costs]
     assert engines._fastest(candidates, read_manifest(exported)) is candidates[fastest]
-
-
-@pytest.mark.parametrize(
-    ("machine", "flags", "saturates"),
-    [
-        ("x86_64", "flags: avx2 avx512_vnni", False),
-        ("AMD64", "flags: avx2 avx_vnni", False),
-        ("x86_64", "flags: avx2 avx512f", True),
-        ("x86_64", None, True),
-        ("aarch64", None, False),
-        ("arm64", "flags: none", False),
-    ],
-)
-def test_x86_without_vnni_saturates(tmp_path, monkeypatch, machine, flags, saturates):
-    monkeypatch.setattr(cpu.platform, "machine", lambda: machine)
-    path = Path(tmp_path, "cpuinfo")
-    if flags is not None:
-        path.write_text(flags)
-    assert cpu.saturates_int8(path) is saturates
 
 
 @pytest.mark.parametrize(("machine", "expected"), [("x86_64", "openvino"), ("arm64", "onnxruntime")])

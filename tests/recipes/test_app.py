@@ -46,3 +46,12 @@ def test_a_users_mistake_is_one_line_on_stderr_and_status_1(tmp_path):
     assert result.returncode == 1
     assert result.stdout == ""
     assert result.stderr.strip().splitlines() == [f"error: {tmp_path / 'no' / 'model' / 'x'}: no such folder."]
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], ["similarity", "a", "b"]])
+def test_a_pipe_that_is_closed_ends_a_command_quietly(arguments):
+    command = [sys.executable, "-m", "distilface_st.recipes.app", *arguments]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        process.stdout.close()
+        assert process.stderr.read() == ""
+    assert process.returncode != 0

@@ -8,6 +8,8 @@ from sentence_transformers.sentence_transformer.modules import Pooling, Transfor
 
 from .test_train import text  # noqa: F401 (a fixture)
 
+pytestmark = pytest.mark.usefixtures("quick_runs")
+
 
 @pytest.fixture(scope="module")
 def teacher(tiny_encoder, tmp_path_factory):

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 @pytest.fixture(autouse=True)
 def assets(packed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
-    monkeypatch.setattr(pretrained, "_ASSETS", tmp_path / "assets")
+    monkeypatch.setattr(pretrained, "ASSETS", tmp_path / "assets")
     shutil.copytree(packed, tmp_path / "assets" / "mini")
     return tmp_path / "assets"
 

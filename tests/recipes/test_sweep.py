@@ -11,6 +11,8 @@ from distilface_st.sweep.records import Outcome, TrialRecord
 
 from ..helpers import SCORED_PAIRS, random_sentences
 
+pytestmark = pytest.mark.usefixtures("quick_runs")
+
 
 @pytest.fixture
 def text(tmp_path, monkeypatch):

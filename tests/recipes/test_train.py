@@ -10,6 +10,8 @@ from distilface_st.training.train import TrainingInterrupted
 
 from ..conftest import COMMON_WORDS
 
+pytestmark = pytest.mark.usefixtures("quick_runs")
+
 
 @pytest.fixture
 def text(tmp_path, monkeypatch):

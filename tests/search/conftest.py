@@ -5,28 +5,29 @@ from __future__ import annotations
 import importlib.util
 import json
 import socket
+from functools import partial
 
 import pytest
 
-from distilface_st.search import IndexSettings
-from distilface_st.search.encoders import TextEncoder
+from distilface_st.search import IndexSettings, index_corpus
 
 from .fakes import WordEncoder
 
 HAS_MILVUS = importlib.util.find_spec("pymilvus") and importlib.util.find_spec("milvus_lite")
+needs_milvus = pytest.mark.skipif(not HAS_MILVUS, reason="pymilvus and milvus-lite are not installed (extra milvus)")
 STORES = [
     "faiss-exact",
     "faiss-hnsw",
     pytest.param("faiss-int8", marks=pytest.mark.slow),
-    "milvus-exact",
-    pytest.param("milvus-hnsw", marks=pytest.mark.slow),
-    pytest.param("milvus-remote", marks=pytest.mark.slow),
+    pytest.param("milvus-exact", marks=needs_milvus),
+    pytest.param("milvus-hnsw", marks=[needs_milvus, pytest.mark.slow]),
+    pytest.param("milvus-remote", marks=[needs_milvus, pytest.mark.slow]),
 ]
 
 
 @pytest.fixture(scope="session")
 def encoder():
-    return TextEncoder(WordEncoder(), "words")
+    return WordEncoder()
 
 
 @pytest.fixture(scope="session")
@@ -43,15 +44,16 @@ def milvus_server(tmp_path_factory):
     database.close()
 
 
-@pytest.fixture(params=STORES)
+@pytest.fixture(scope="module", params=STORES)
 def settings(request):
     store, _, kind = request.param.partition("-")
-    if store == "milvus" and not HAS_MILVUS:
-        pytest.skip("pymilvus and milvus-lite are not installed (extra milvus)")
     if kind == "remote":
         return IndexSettings(store, {"uri": request.getfixturevalue("milvus_server")}, tokens=16, overlap=4)
     return IndexSettings(store, {"index": kind}, tokens=16, overlap=4)
 
+
+index_words = partial(index_corpus, model_name="words")
+"""``index_corpus`` with a name for the fake encoder."""
 
 DOCUMENTS = [
     {"id": "cats", "text": "The cat sleeps on the sofa. A kitten plays.", "lang": "en", "year": 1999, "tags": ["pet"]},
@@ -68,6 +70,6 @@ def write_jsonl(path, records):
     return path
 
 
-@pytest.fixture
-def corpus(tmp_path):
-    return write_jsonl(tmp_path / "corpus.jsonl", DOCUMENTS)
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory):
+    return write_jsonl(tmp_path_factory.mktemp("corpus") / "corpus.jsonl", DOCUMENTS)

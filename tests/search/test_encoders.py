@@ -1,13 +1,15 @@
-"""Any encoder indexes and searches: a SentenceTransformer, an exported model, an object with ``encode``."""
+"""Any encoder indexes and searches: a SentenceTransformer, a packed model by either runtime, an object."""
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 
-from distilface_st import EdgeEncoder, InputError, build_model, save_model
+from distilface_st import InputError, build_model, save_model
+from distilface_st.models.encoders import open_encoder
 from distilface_st.search import SearchIndex, index_corpus
-from distilface_st.search.encoders import TextEncoder, open_encoder
+
+from .conftest import write_jsonl
+from .fakes import WordEncoder
 
 
 @pytest.fixture(scope="module")
@@ -19,7 +21,7 @@ def saved(tiny_encoder, tmp_path_factory):
 
 def test_a_saved_sentence_transformer_is_opened_again_by_the_index(saved, corpus, tmp_path, monkeypatch):
     monkeypatch.chdir(saved.parent)
-    index_corpus(corpus, tmp_path / "index", open_encoder("model"))
+    index_corpus(corpus, tmp_path / "index", "model")
     monkeypatch.chdir(tmp_path)
     with SearchIndex.open(tmp_path / "index") as index:
         assert index.model == str(saved)
@@ -30,39 +32,29 @@ def test_a_model_trained_on_is_another_model(saved, corpus, tmp_path):
     import torch
 
     encoder = open_encoder(saved)
-    index_corpus(corpus, tmp_path / "index", encoder)
+    index_corpus(corpus, tmp_path / "index", encoder, model_name=str(saved))
     with torch.no_grad():
-        next(encoder.model.parameters()).add_(0.01)
+        next(encoder.parameters()).add_(0.01)
     with pytest.raises(InputError, match="is another model"):
-        SearchIndex.open(tmp_path / "index", encoder.model)
+        SearchIndex.open(tmp_path / "index", encoder)
 
 
-def test_embeddings_have_length_one_and_counts_are_the_tokenizers(saved):
-    for encoder in (open_encoder(saved), open_encoder("distilface-micro")):
-        found = encoder.encode(["The cat sleeps.", "Profits rose."])
-        np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, atol=1e-5)
-        assert encoder.encode_documents([]).shape == (0, encoder.dimension)
-        assert encoder.token_counts(["the cat", "the"]) == [2, 1]
-    long = EdgeEncoder().token_counts(["word " * 1000])
-    assert long == [1000]
+def test_an_index_is_searched_with_the_runtime_that_made_it(corpus, tmp_path):
+    index_corpus(corpus, tmp_path / "index", open_encoder("micro", runtime="torch"), model_name="distilface-micro")
+    with SearchIndex.open(tmp_path / "index") as index:
+        assert index.search(["The dog barks at night."], 1)[0][0].id == "dogs"
+        assert hasattr(index.encoder, "state_dict")
+        with pytest.raises(InputError, match="is another model"):
+            index.use(open_encoder("micro"))
+    more = write_jsonl(tmp_path / "more.jsonl", [{"id": "sun", "text": "The sun shines."}])
+    assert index_corpus(more, tmp_path / "index", "micro", mode="add")["total"] == 6
 
 
-def test_queries_and_documents_get_their_prompts():
-    class Prompted:
-        prompts = {"query": "query: ", "document": ""}  # noqa: RUF012
-
-        def encode(self, texts, prompt_name=None):
-            self.prompt_name = prompt_name
-            return np.ones((len(texts), 4))
-
-    encoder = TextEncoder(Prompted(), "p")
-    encoder.encode(["x"])
-    assert encoder.model.prompt_name == "query"
-    encoder.encode_documents(["x"])
-    assert encoder.model.prompt_name is None
-
-
-def test_names_that_last():
-    assert open_encoder("micro").name == "distilface-micro"
-    with pytest.raises(InputError, match="not an exported model"):
-        open_encoder("bundled", runtime="onnxruntime")
+def test_an_object_is_known_by_its_types_name(corpus, tmp_path):
+    index_corpus(corpus, tmp_path / "index", WordEncoder())
+    with SearchIndex.open(tmp_path / "index") as index:
+        assert index.model == "WordEncoder"
+        with pytest.raises(InputError, match="WordEncoder"):
+            index.search(["The dog barks at night."])
+        index.encoder = WordEncoder()
+        assert index.search(["The dog barks at night."], 1)[0][0].id == "dogs"

@@ -4,22 +4,28 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sqlite3
 
 import pytest
 
 from distilface_st import InputError
-from distilface_st.search import IndexSettings, SearchIndex, index_corpus
-from distilface_st.search.encoders import TextEncoder
+from distilface_st.search import IndexSettings, SearchIndex
 
-from .conftest import write_jsonl
+from .conftest import index_words, write_jsonl
 from .fakes import WordEncoder
 
 
+@pytest.fixture(scope="module")
+def built(tmp_path_factory, corpus, encoder):
+    folder = tmp_path_factory.mktemp("built") / "index"
+    index_words(corpus, folder, encoder, IndexSettings(options={"index": "hnsw"}, tokens=16, overlap=4))
+    return folder
+
+
 @pytest.fixture
-def folder(tmp_path, corpus, encoder):
-    index_corpus(corpus, tmp_path / "index", encoder, IndexSettings(options={"index": "hnsw"}, tokens=16, overlap=4))
-    return tmp_path / "index"
+def folder(built, tmp_path):
+    return shutil.copytree(built, tmp_path / "index")
 
 
 def one(folder, pattern):
@@ -29,7 +35,7 @@ def one(folder, pattern):
 
 def test_another_model_is_refused(folder):
     with pytest.raises(InputError, match=r"was made with words .* is another model"):
-        SearchIndex.open(folder, TextEncoder(WordEncoder(1), "other"))
+        SearchIndex.open(folder).use(WordEncoder(1), "other")
 
 
 def test_no_index(tmp_path):
@@ -99,17 +105,17 @@ def test_opening_reads_no_vector(folder, encoder):
     before = one(folder, "vectors-*.f32").stat().st_atime_ns
     os.utime(one(folder, "vectors-*.f32"), ns=(before, before))
     with SearchIndex.open(folder, encoder) as index:
-        assert index.store._structure is None
+        assert index.store._view is None
         assert index.info()["passages"] == 5
 
 
 def test_an_index_is_not_built_over(folder, corpus, encoder, tmp_path):
     with pytest.raises(InputError, match="There is an index already"):
-        index_corpus(corpus, folder, encoder)
+        index_words(corpus, folder, encoder)
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("x", encoding="utf-8")
     with pytest.raises(InputError, match="is no index: name another"):
-        index_corpus(corpus, tmp_path / "mine", encoder)
+        index_words(corpus, tmp_path / "mine", encoder)
     assert (tmp_path / "mine" / "thesis.txt").exists()
 
 
@@ -118,16 +124,16 @@ def test_other_work_waits_until_the_first_is_finished(tmp_path, corpus, encoder)
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        index_corpus(corpus, tmp_path / "i", encoder, progress=die)
+        index_words(corpus, tmp_path / "i", encoder, progress=die)
     other = write_jsonl(tmp_path / "other.jsonl", [{"text": "x"}])
     with pytest.raises(InputError, match=r"unfinished work \(create corpus\.jsonl\)"):
-        index_corpus(other, tmp_path / "i", encoder, mode="add")
+        index_words(other, tmp_path / "i", encoder, mode="add")
 
 
 def test_an_id_that_is_there_twice_names_both_places(tmp_path, encoder):
     twice = write_jsonl(tmp_path / "t.jsonl", [{"id": 1, "text": "a"}, {"id": "1", "text": "b"}])
     with pytest.raises(InputError, match=r"t\.jsonl:2: the id '1' is also that of .*t\.jsonl:1"):
-        index_corpus(twice, tmp_path / "i", encoder)
+        index_words(twice, tmp_path / "i", encoder)
 
 
 @pytest.mark.parametrize(

@@ -7,14 +7,13 @@ import os
 import signal
 import threading
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-from distilface_st.search import IndexSettings, SearchIndex, index_corpus
-from distilface_st.search.encoders import open_encoder
+from distilface_st.search import IndexSettings, RaySettings, SearchIndex, index_corpus
 
+from ..helpers import ray_workers
 from .conftest import write_jsonl
 
 pytestmark = [
@@ -23,39 +22,13 @@ pytestmark = [
 ]
 
 
-@pytest.fixture
-def cluster():
-    import ray
-
-    ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False, object_store_memory=200_000_000)
-    yield
-    ray.shutdown()
-
-
-def actor_processes():
-    """Processes of Ray's workers that run our actor, by what they call themselves."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                line = (entry / "cmdline").read_text(encoding="utf-8", errors="replace")
-            except OSError:
-                continue
-            if line.startswith("ray::MapWorker") or "EmbedPassages" in line:
-                found.append(int(entry.name))
-    return found
-
-
 def contents(index):
     keys = [key for key, _ in index.store.texts()]
     passages = index.store.fetch(keys)
-    return [passages[key] for key in keys], np.array(index.store._file.rows(len(keys)))
+    return [passages[key] for key in keys], np.array(index.store._vectors(index.store.state()))
 
 
-def test_a_killed_worker_loses_and_doubles_nothing(tmp_path, cluster):
-    from distilface_st.search.ray_indexing import index_with_ray
-
-    encoder = open_encoder("distilface-micro")
+def test_a_killed_worker_loses_and_doubles_nothing(tmp_path, ray_cluster):
     texts = [f"Number {i} of a long list of things, said in one sentence. And {i * 7} more." for i in range(6000)]
     corpus = write_jsonl(tmp_path / "c.jsonl", [{"id": i, "text": text} for i, text in enumerate([*texts, ""])])
     settings = IndexSettings(tokens=32, overlap=0)
@@ -63,17 +36,17 @@ def test_a_killed_worker_loses_and_doubles_nothing(tmp_path, cluster):
 
     def kill_one():
         while not killed:
-            if processes := actor_processes():
+            if processes := ray_workers("mapworker", "embedpassages"):
                 time.sleep(1)
                 os.kill(processes[0], signal.SIGKILL)
                 killed.append(processes[0])
             time.sleep(0.1)
 
     threading.Thread(target=kill_one, daemon=True).start()
-    found = index_with_ray(corpus, tmp_path / "ray", encoder, settings, workers=2, batch_size=64)
+    found = index_corpus(corpus, tmp_path / "ray", "micro", settings, ray=RaySettings(workers=2, batch_size=64))
     assert killed
     assert found == {"documents": 6001, "blank": 1, "total": 6000}
-    index_corpus(corpus, tmp_path / "plain", encoder, settings)
+    index_corpus(corpus, tmp_path / "plain", "micro", settings)
     with SearchIndex.open(tmp_path / "ray") as ray_index, SearchIndex.open(tmp_path / "plain") as plain:
         (passages, vectors), (expected, theirs) = contents(ray_index), contents(plain)
         assert passages == expected

@@ -5,22 +5,31 @@ from __future__ import annotations
 import pytest
 
 from distilface_st import InputError
-from distilface_st.search import SearchIndex, delete_from_index, index_corpus
+from distilface_st.search import SearchIndex, delete_from_index
 from distilface_st.search import indexing as indexing_module
 
-from .conftest import write_jsonl
+from .conftest import index_words, write_jsonl
 
 
 def ids(index, query, k=10, **options):
     return [hit.id for hit in index.search([query], k, **options)[0]]
 
 
-@pytest.fixture
-def index(tmp_path, corpus, encoder, settings):
-    counts = index_corpus(corpus, tmp_path / "index", encoder, settings)
+@pytest.fixture(scope="module")
+def index(tmp_path_factory, corpus, encoder, settings):
+    """An index that no test changes."""
+    folder = tmp_path_factory.mktemp("stores") / "index"
+    counts = index_words(corpus, folder, encoder, settings)
     assert counts == {"documents": 6, "blank": 1, "total": 5}
-    with SearchIndex.open(tmp_path / "index", encoder) as opened:
+    with SearchIndex.open(folder, encoder) as opened:
         yield opened
+
+
+@pytest.fixture
+def folder(tmp_path, corpus, encoder, settings):
+    """An index to change."""
+    index_words(corpus, tmp_path / "index", encoder, settings)
+    return tmp_path / "index"
 
 
 def test_finds_the_passage_and_its_sentence(index):
@@ -70,30 +79,28 @@ def test_hybrid_ranks_first_what_both_rankings_find(index):
     assert ids(index, "profits on Monday", 1, hybrid=True) == ["banks"]
 
 
-def test_update_replaces_and_leaves_no_passage_behind(index, tmp_path, encoder):
-    index.close()
+def test_update_replaces_and_leaves_no_passage_behind(folder, tmp_path, encoder):
     changed = [{"id": "cats", "text": "Birds sing."}, {"id": "banks", "text": " "}, {"id": "new", "text": "Snow."}]
-    counts = index_corpus(write_jsonl(tmp_path / "u.jsonl", changed), index.folder, encoder, mode="update")
+    counts = index_words(write_jsonl(tmp_path / "u.jsonl", changed), folder, encoder, mode="update")
     assert counts == {"documents": 3, "blank": 1, "total": 5}
-    with SearchIndex.open(index.folder, encoder) as opened:
+    with SearchIndex.open(folder, encoder) as opened:
         assert sorted(ids(opened, "birds")) == ["cats", "dogs", "katzen", "new", "rain"]
         assert sorted(text for _, text in opened.store.texts() if "kitten" in text or "Shares" in text) == []
         assert ids(opened, "birds sing", 1, hybrid=True) == ["cats"]
 
 
-def test_delete_and_add(index, tmp_path, encoder):
-    index.close()
+def test_delete_and_add(folder, tmp_path, encoder):
     gone = tmp_path / "gone.txt"
     gone.write_text("dogs\nnobody\n", encoding="utf-8")
-    assert delete_from_index(gone, index.folder) == {"deleted": 1, "missing": 1, "total": 4}
+    assert delete_from_index(gone, folder) == {"deleted": 1, "missing": 1, "total": 4}
     more = write_jsonl(tmp_path / "more.jsonl", [{"id": "dogs", "text": "A wolf howls.", "lang": "en"}])
-    assert index_corpus(more, index.folder, encoder, mode="add")["total"] == 5
-    with SearchIndex.open(index.folder, encoder) as opened:
+    assert index_words(more, folder, encoder, mode="add")["total"] == 5
+    with SearchIndex.open(folder, encoder) as opened:
         hit = opened.search(["a wolf howls"], 1)[0][0]
         assert (hit.id, hit.metadata) == ("dogs", {"lang": "en"})
     again = write_jsonl(tmp_path / "again.jsonl", [{"id": "dogs", "text": "A wolf."}])
     with pytest.raises(InputError, match=r"again\.jsonl:1: the index has a document 'dogs' already"):
-        index_corpus(again, index.folder, encoder, mode="add")
+        index_words(again, folder, encoder, mode="add")
 
 
 def test_work_cut_off_anywhere_ends_the_same(tmp_path, encoder, settings, monkeypatch):
@@ -112,8 +119,8 @@ def test_work_cut_off_anywhere_ends_the_same(tmp_path, encoder, settings, monkey
 
     for position in (0, 3, 6, 9):
         with pytest.raises(KeyboardInterrupt):
-            index_corpus(corpus, folder, encoder, settings, progress=die_at(position))
-    assert index_corpus(corpus, folder, encoder, settings)["total"] == 11
+            index_words(corpus, folder, encoder, settings, progress=die_at(position))
+    assert index_words(corpus, folder, encoder, settings)["total"] == 11
     with SearchIndex.open(folder, encoder) as opened:
         assert sorted(ids(opened, "common", 20)) == sorted(f"d{i}" for i in range(11))
         assert opened.store.counts().passages == 11
@@ -125,7 +132,7 @@ def test_semantic_search_answers_as_sentence_transformers_does(tmp_path, encoder
 
     texts = ["the cat", "a dog barks", "cats and dogs", "stock market", "the rain"]
     (tmp_path / "c.txt").write_text("\n".join(texts), encoding="utf-8")
-    index_corpus(tmp_path / "c.txt", tmp_path / "index", encoder, settings)
+    index_words(tmp_path / "c.txt", tmp_path / "index", encoder, settings)
     queries = encoder.encode(["the cat and the dog", "market"])
     expected = semantic_search(queries, encoder.encode(texts), top_k=4)
     with SearchIndex.open(tmp_path / "index", encoder) as index:

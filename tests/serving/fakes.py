@@ -6,12 +6,13 @@ import hashlib
 import threading
 import time
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import httpx
 import numpy as np
 
 from distilface_st import InputError
+from distilface_st.search import Hit
 from distilface_st.serving import ServerSettings, http_server
 from distilface_st.serving.service import Service
 
@@ -33,19 +34,19 @@ class FakeEncoder:
     name = "fake"
     dimension = DIMENSION
     max_tokens: int | None = 64
-    query_prompt: str | None = None
+    query_kind: str | None = None
 
     def __init__(self, seconds: float = 0.0) -> None:
         self.seconds = seconds
         self.calls: list[list[str]] = []
-        self.prompts: list[str | None] = []
+        self.kinds: list[str | None] = []
         self.go = threading.Event()
         self.go.set()
         self.started = threading.Event()
 
-    def encode(self, texts: Sequence[str], prompt_name: str | None = None) -> np.ndarray:
+    def encode(self, texts: Sequence[str], kind: str | None = None) -> np.ndarray:
         self.calls.append(list(texts))
-        self.prompts.append(prompt_name)
+        self.kinds.append(kind)
         self.started.set()
         assert self.go.wait(20)
         time.sleep(self.seconds)
@@ -53,18 +54,8 @@ class FakeEncoder:
             raise RuntimeError(f"cannot encode {texts!r}")
         return np.stack([vector(text) for text in texts])
 
-    def count_tokens(self, texts: Sequence[str], prompt_name: str | None = None) -> list[int]:
+    def count_tokens(self, texts: Sequence[str], kind: str | None = None) -> list[int]:
         return [len(text.split()) for text in texts]
-
-
-@dataclass
-class FakeHit:
-    id: str
-    score: float
-    text: str
-    metadata: dict[str, Any] = field(default_factory=dict)
-    passage: int = 0
-    highlight: tuple[int, int] | None = None
 
 
 class FakeIndex:
@@ -83,7 +74,7 @@ class FakeIndex:
         filter: dict[str, Any] | None = None,  # noqa: A002
         hybrid: bool = False,
         highlight: bool = True,
-    ) -> list[list[FakeHit]]:
+    ) -> list[list[Hit]]:
         if filter and "number" not in filter:
             raise InputError("The index has no such field.")
         found = []
@@ -93,7 +84,7 @@ class FakeIndex:
             found.append([self._hit(int(i), float(scores[i]), (0, 3)) for i in best])
         return found
 
-    def sample(self, n: int, seed: int = 0) -> tuple[list[FakeHit], np.ndarray]:
+    def sample(self, n: int, seed: int = 0) -> tuple[list[Hit], np.ndarray]:
         self.samples += 1
         return [self._hit(i, 0.0) for i in range(min(n, len(self.texts)))], self.vectors[:n]
 
@@ -107,13 +98,18 @@ class FakeIndex:
             "fields": {"number": [0, 1]},
         }
 
-    def _hit(self, number: int, score: float, highlight: tuple[int, int] | None = None) -> FakeHit:
-        return FakeHit(str(number), score, self.texts[number], {"number": number}, 0, highlight)
+    def _hit(self, number: int, score: float, highlight: tuple[int, int] | None = None) -> Hit:
+        return Hit(str(number), score, self.texts[number], {"number": number}, 0, highlight)
+
+
+def connect(address: str) -> httpx.Client:
+    """A client of a server without encryption, which is spared the reading of certificates."""
+    return httpx.Client(base_url=address, verify=False, timeout=20)
 
 
 @contextmanager
-def serving(service: Service) -> Iterator[str]:
-    """A real server on a free port of this machine, in a thread; yields its address."""
+def serving(service: Service) -> Iterator[httpx.Client]:
+    """A real server on a free port of this machine, in a thread; yields a client of it."""
     server = http_server(service, port=0)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
@@ -123,7 +119,8 @@ def serving(service: Service) -> Iterator[str]:
         assert thread.is_alive()
         time.sleep(0.005)
     try:
-        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+        with connect(f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}") as http:
+            yield http
     finally:
         server.should_exit = True
         thread.join(20)

@@ -39,8 +39,8 @@ def make(encoder: FakeEncoder) -> Iterator[Callable[..., Batcher]]:
         batcher.join(WAIT)
 
 
-def submit(batcher: Batcher, *texts: str, prompt: str | None = None) -> Future[np.ndarray]:
-    return batcher.submit(texts, [len(text.split()) for text in texts], prompt)
+def submit(batcher: Batcher, *texts: str, kind: str | None = None) -> Future[np.ndarray]:
+    return batcher.submit(texts, [len(text.split()) for text in texts], kind)
 
 
 def hold(batcher: Batcher, encoder: FakeEncoder) -> Future[np.ndarray]:
@@ -100,14 +100,14 @@ def test_a_large_request_takes_turns_with_small_ones(make, encoder) -> None:
     assert encoder.calls[1:4] == [list("abc"), ["x", "d", "e"], ["f", "g"]]
 
 
-def test_texts_of_two_prompts_share_no_batch(make, encoder) -> None:
+def test_texts_of_two_kinds_share_no_batch(make, encoder) -> None:
     batcher = make()
     hold(batcher, encoder)
-    futures = [submit(batcher, "a"), submit(batcher, "b", prompt="query"), submit(batcher, "c", prompt="query")]
+    futures = [submit(batcher, "a"), submit(batcher, "b", kind="query"), submit(batcher, "c", kind="query")]
     encoder.go.set()
     for future in futures:
         future.result(WAIT)
-    assert list(zip(encoder.calls, encoder.prompts, strict=True))[1:] == [(["a"], None), (["b", "c"], "query")]
+    assert list(zip(encoder.calls, encoder.kinds, strict=True))[1:] == [(["a"], None), (["b", "c"], "query")]
 
 
 def test_a_lone_request_does_not_wait(make, encoder) -> None:

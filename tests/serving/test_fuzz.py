@@ -3,38 +3,26 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING
 
-import httpx
 import pytest
-
-from .fakes import FakeIndex, fake_service, serving
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-schemathesis = pytest.importorskip("schemathesis")
-hypothesis = pytest.importorskip("hypothesis")
-
-
-@pytest.fixture(scope="module")
-def address() -> Iterator[str]:
-    with serving(fake_service(index=FakeIndex([f"passage {i}" for i in range(20)]))) as address:
-        yield address
 
 
 @pytest.mark.slow
-def test_no_request_is_a_server_error_and_every_answer_is_as_described(address) -> None:
-    schema = schemathesis.openapi.from_dict(httpx.get(f"{address}/openapi.json").json())
+def test_no_request_is_a_server_error_and_every_answer_is_as_described(http) -> None:
+    schemathesis = pytest.importorskip("schemathesis")
+    schema = schemathesis.openapi.from_dict(http.get("/openapi.json").json())
     operations = [found.ok() for found in schema.get_all_operations()]
     assert {"/v1/embeddings", "/search", "/map"} <= {operation.path for operation in operations}
     for operation in operations:
         posted = operation.method == "post"
-        statuses = _fuzz(operation, address, examples=600 if posted else 30)
+        statuses = _fuzz(operation, str(http.base_url), examples=600 if posted else 30)
         assert not posted or min(statuses[200], statuses[400]) > 20
 
 
 def _fuzz(operation, address: str, examples: int) -> Counter[int]:
+    import hypothesis
+    import schemathesis
+
     modes = [schemathesis.GenerationMode.POSITIVE, schemathesis.GenerationMode.NEGATIVE]
     cases = [operation.as_strategy(generation_mode=mode) for mode in modes]
     statuses: Counter[int] = Counter()

@@ -7,13 +7,14 @@ import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from .fakes import FakeEncoder, FakeIndex, fake_service, serving
+from .fakes import FakeEncoder, FakeIndex, connect, fake_service, serving
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,8 +30,19 @@ def wait_until(condition) -> None:
         time.sleep(0.005)
 
 
-def sample(address: str, name: str, **labels: str) -> float:
-    text = httpx.get(f"{address}/metrics").text
+@contextmanager
+def logged(caplog) -> Iterator[None]:
+    """The server's log, which does not reach the root's handlers, in ``caplog``."""
+    logger = logging.getLogger("distilface_st.serving")
+    logger.addHandler(caplog.handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(caplog.handler)
+
+
+def sample(http: httpx.Client, name: str, **labels: str) -> float:
+    text = http.get("/metrics").text
     for family in text_string_to_metric_families(text):
         for found in family.samples:
             if found.name == name and labels.items() <= found.labels.items():
@@ -39,14 +51,14 @@ def sample(address: str, name: str, **labels: str) -> float:
 
 
 @pytest.fixture(scope="module")
-def locked() -> Iterator[str]:
-    with serving(fake_service(index=FakeIndex(["a", "b"]), api_keys=("other", KEY))) as address:
-        yield address
+def locked() -> Iterator[httpx.Client]:
+    with serving(fake_service(index=FakeIndex(["a", "b"]), api_keys=("other", KEY))) as http:
+        yield http
 
 
 def test_the_key_opens(locked) -> None:
-    assert httpx.post(f"{locked}/v1/embeddings", json={"input": "a"}, headers=WITH_KEY).status_code == 200
-    assert httpx.get(f"{locked}/info", headers={"Authorization": "bearer other"}).status_code == 200
+    assert locked.post("/v1/embeddings", json={"input": "a"}, headers=WITH_KEY).status_code == 200
+    assert locked.get("/info", headers={"Authorization": "bearer other"}).status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -56,59 +68,53 @@ def test_the_key_opens(locked) -> None:
 )  # fmt: skip
 def test_without_the_key_nothing_is_told(locked, headers) -> None:
     for path in ("/v1/models", "/info", "/metrics", "/map", "/nothing"):
-        answer = httpx.get(locked + path, headers=headers)
+        answer = locked.get(path, headers=headers)
         assert answer.status_code == 401
         assert answer.json()["error"]["code"] == "invalid_api_key"
     for path in ("/v1/embeddings", "/search"):
-        assert httpx.post(locked + path, json={"input": "a", "query": "a"}, headers=headers).status_code == 401
+        assert locked.post(path, json={"input": "a", "query": "a"}, headers=headers).status_code == 401
 
 
 def test_the_page_and_health_need_no_key(locked) -> None:
     for path in ("/", "/static/app.js", "/health", "/ready", "/docs", "/openapi.json"):
-        assert httpx.get(locked + path).status_code == 200, path
+        assert locked.get(path).status_code == 200, path
+
+
+def test_the_description_tells_of_the_key(locked, http) -> None:
+    schemes = [own.get("/openapi.json").json()["components"].get("securitySchemes", {}) for own in (locked, http)]
+    assert [list(own) for own in schemes] == [["HTTPBearer"], []]
 
 
 def test_no_page_loads_anything_from_elsewhere(locked) -> None:
     for path in ("/", "/docs"):
-        answer = httpx.get(locked + path)
+        answer = locked.get(path)
         assert "default-src 'none'" in answer.headers["Content-Security-Policy"]
         assert 'src="http' not in answer.text
-    assert "POST /v1/embeddings" in httpx.get(f"{locked}/docs").text
+    assert "POST /v1/embeddings" in locked.get("/docs").text
 
 
-@pytest.fixture(scope="module")
-def small() -> Iterator[str]:
-    with serving(fake_service(max_body_bytes=100_000)) as address:
-        yield address
-
-
-def test_a_large_body_is_413(small) -> None:
-    answer = httpx.post(f"{small}/v1/embeddings", json={"input": "a" * 200_000})
+def test_a_large_body_is_413(http) -> None:
+    answer = http.post("/v1/embeddings", json={"input": "a" * 200_000})
     assert answer.status_code == 413
     assert answer.json()["error"]["code"] == "too_large"
 
 
-def test_a_large_body_of_no_stated_length_is_413(small) -> None:
-    answer = httpx.post(f"{small}/v1/embeddings", content=(b" " * 50_000 for _ in range(4)))
+def test_a_large_body_of_no_stated_length_is_413(http) -> None:
+    answer = http.post("/v1/embeddings", content=(b" " * 50_000 for _ in range(4)))
     assert answer.status_code == 413
 
 
-def test_a_body_up_to_the_limit_is_taken_however_it_comes(small) -> None:
-    body = b'{"input": "a"}'.ljust(100_000)
+def test_a_body_up_to_the_limit_is_taken_however_it_comes(http) -> None:
+    body = b'{"input": "a"}'.ljust(150_000)
     pieces = (body[start : start + 1000] for start in range(0, len(body), 1000))
     headers = {"Content-Type": "application/json"}
-    assert httpx.post(f"{small}/v1/embeddings", content=pieces, headers=headers).status_code == 200
+    assert http.post("/v1/embeddings", content=pieces, headers=headers).status_code == 200
 
 
-def test_an_encoder_that_fails_is_a_500_that_tells_nothing_and_logs_no_text(caplog) -> None:
-    logger = logging.getLogger("distilface_st.serving")
-    with serving(fake_service()) as address:
-        logger.addHandler(caplog.handler)
-        try:
-            answer = httpx.post(f"{address}/v1/embeddings", json={"input": "poison secret"})
-        finally:
-            logger.removeHandler(caplog.handler)
-        assert httpx.post(f"{address}/v1/embeddings", json={"input": "fine"}).status_code == 200
+def test_an_encoder_that_fails_is_a_500_that_tells_nothing_and_logs_no_text(http, caplog) -> None:
+    with logged(caplog):
+        answer = http.post("/v1/embeddings", json={"input": "poison secret"})
+    assert http.post("/v1/embeddings", json={"input": "fine"}).status_code == 200
     assert answer.status_code == 500
     assert answer.json()["error"]["type"] == "server_error"
     assert not any(word in answer.text for word in ("Traceback", "RuntimeError", "poison", ".py"))
@@ -118,51 +124,44 @@ def test_an_encoder_that_fails_is_a_500_that_tells_nothing_and_logs_no_text(capl
 
 
 def test_texts_are_logged_where_asked_for(caplog) -> None:
-    logger = logging.getLogger("distilface_st.serving")
-    with serving(fake_service(log_text=True)) as address:
-        logger.addHandler(caplog.handler)
-        try:
-            httpx.post(f"{address}/v1/embeddings", json={"input": "not secret"})
-        finally:
-            logger.removeHandler(caplog.handler)
+    with serving(fake_service(log_text=True)) as http, logged(caplog):
+        http.post("/v1/embeddings", json={"input": "not secret"})
     assert "not secret" in caplog.text
 
 
-def test_a_request_that_takes_too_long_is_504_and_leaves_the_queue() -> None:
-    encoder = FakeEncoder()
-    service = fake_service(encoder, request_timeout=0.3)
-    with serving(service) as address:
-        encoder.go.clear()
-        statuses = [httpx.post(f"{address}/v1/embeddings", json={"input": text}).status_code for text in ("a", "b")]
-        assert service.batcher.queued_texts == service.at_work == 0
-        encoder.go.set()
-        assert httpx.post(f"{address}/v1/embeddings", json={"input": "c"}).status_code == 200
+def test_a_request_that_takes_too_long_is_504_and_leaves_the_queue(impatient) -> None:
+    http, service, encoder = impatient
+    encoder.calls.clear()
+    encoder.go.clear()
+    statuses = [http.post("/v1/embeddings", json={"input": text}).status_code for text in ("a", "b")]
+    assert service.batcher.queued_texts == service.at_work == 0
+    encoder.go.set()
+    assert http.post("/v1/embeddings", json={"input": "c"}).status_code == 200
     assert statuses == [504, 504]
     assert encoder.calls == [["a"], ["c"]]
 
 
-def test_a_body_that_never_ends_is_504() -> None:
-    with serving(fake_service(request_timeout=0.3)) as address:
-        host, port = address.removeprefix("http://").split(":")
-        with socket.create_connection((host, int(port)), timeout=10) as connection:
-            connection.sendall(b"POST /v1/embeddings HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")
-            assert b" 504 " in connection.recv(4096).split(b"\r\n")[0]
+def test_a_body_that_never_ends_is_504(impatient) -> None:
+    url = impatient[0].base_url
+    with socket.create_connection((url.host, url.port), timeout=10) as connection:
+        connection.sendall(b"POST /v1/embeddings HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")
+        assert b" 504 " in connection.recv(4096).split(b"\r\n")[0]
 
 
 def test_a_client_that_goes_away_leaves_the_queue() -> None:
     encoder = FakeEncoder()
     service = fake_service(encoder)
-    with serving(service) as address:
+    with serving(service) as http:
         encoder.go.clear()
         with ThreadPoolExecutor(1) as pool:
-            first = pool.submit(httpx.post, f"{address}/v1/embeddings", json={"input": "busy"}, timeout=20)
+            first = pool.submit(http.post, "/v1/embeddings", json={"input": "busy"})
             assert encoder.started.wait(10)
             with pytest.raises(httpx.ReadTimeout):
-                httpx.post(f"{address}/v1/embeddings", json={"input": "gone"}, timeout=0.3)
+                http.post("/v1/embeddings", json={"input": "gone"}, timeout=0.3)
             wait_until(lambda: service.batcher.queued_texts == 0)
             encoder.go.set()
             assert first.result(20).status_code == 200
-        assert sample(address, "distilface_requests_total", path="/v1/embeddings", status="499") == 1
+        assert sample(http, "distilface_requests_total", path="/v1/embeddings", status="499") == 1
     assert encoder.calls == [["busy"]]
 
 
@@ -172,11 +171,11 @@ def test_overload_is_429_with_a_time_to_retry_and_loses_nothing_that_was_accepte
     barrier = threading.Barrier(40)
 
     def work(number: int) -> list[httpx.Response]:
-        with httpx.Client(base_url=address, timeout=20) as http:
+        with connect(str(http.base_url)) as own:
             barrier.wait(20)
-            return [http.post("/v1/embeddings", json={"input": f"{number}-{turn}"}) for turn in range(4)]
+            return [own.post("/v1/embeddings", json={"input": f"{number}-{turn}"}) for turn in range(4)]
 
-    with serving(service) as address:
+    with serving(service) as http:
         with ThreadPoolExecutor(40) as pool:
             answers = [answer for own in pool.map(work, range(40)) for answer in own]
         taken = [answer for answer in answers if answer.status_code == 200]
@@ -187,35 +186,35 @@ def test_overload_is_429_with_a_time_to_retry_and_loses_nothing_that_was_accepte
         assert all(int(answer.headers["Retry-After"]) >= 1 for answer in refused)
         assert refused[0].json()["error"]["type"] == "rate_limit_error"
         assert sum(map(len, encoder.calls)) == len(taken)
-        assert sample(address, "distilface_rejected_total", reason="overloaded") == len(refused)
-        assert httpx.post(f"{address}/v1/embeddings", json={"input": "after"}).status_code == 200
+        assert sample(http, "distilface_rejected_total", reason="overloaded") == len(refused)
+        assert http.post("/v1/embeddings", json={"input": "after"}).status_code == 200
 
 
 def test_more_requests_at_once_than_allowed_are_429() -> None:
     encoder = FakeEncoder()
     service = fake_service(encoder, max_requests=2)
-    with serving(service) as address, ThreadPoolExecutor(2) as pool:
+    with serving(service) as http, ThreadPoolExecutor(2) as pool:
         encoder.go.clear()
-        taken = [pool.submit(httpx.post, f"{address}/v1/embeddings", json={"input": "a"}, timeout=20) for _ in "ab"]
+        taken = [pool.submit(http.post, "/v1/embeddings", json={"input": "a"}) for _ in "ab"]
         wait_until(lambda: service.at_work == 2)
-        assert httpx.post(f"{address}/v1/embeddings", json={"input": "b"}).status_code == 429
-        assert httpx.get(f"{address}/health").status_code == 200
+        assert http.post("/v1/embeddings", json={"input": "b"}).status_code == 429
+        assert http.get("/health").status_code == 200
         encoder.go.set()
         assert [future.result(20).status_code for future in taken] == [200, 200]
 
 
 def test_metrics_count_requests_batches_texts_and_tokens() -> None:
-    with serving(fake_service()) as address:
-        httpx.post(f"{address}/v1/embeddings", json={"input": ["one two", "three"]})
-        httpx.post(f"{address}/v1/embeddings", json={"input": ""})
-        httpx.get(f"{address}/secret-path")
-        assert sample(address, "distilface_requests_total", path="/v1/embeddings", status="200") == 1
-        assert sample(address, "distilface_requests_total", path="/v1/embeddings", status="400") == 1
-        assert sample(address, "distilface_requests_total", path="other", status="404") == 1
-        assert sample(address, "distilface_request_seconds_count", path="/v1/embeddings") == 2
-        assert sample(address, "distilface_texts_total") == 2
-        assert sample(address, "distilface_tokens_total") == 3
-        assert sample(address, "distilface_batch_texts_sum") == 2
-        assert sample(address, "distilface_batch_requests_count") == 1
-        assert sample(address, "distilface_queue_texts") == 0
-        assert "secret" not in httpx.get(f"{address}/metrics").text
+    with serving(fake_service()) as http:
+        http.post("/v1/embeddings", json={"input": ["one two", "three"]})
+        http.post("/v1/embeddings", json={"input": ""})
+        http.get("/secret-path")
+        assert sample(http, "distilface_requests_total", path="/v1/embeddings", status="200") == 1
+        assert sample(http, "distilface_requests_total", path="/v1/embeddings", status="400") == 1
+        assert sample(http, "distilface_requests_total", path="other", status="404") == 1
+        assert sample(http, "distilface_request_seconds_count", path="/v1/embeddings") == 2
+        assert sample(http, "distilface_texts_total") == 2
+        assert sample(http, "distilface_tokens_total") == 3
+        assert sample(http, "distilface_batch_texts_sum") == 2
+        assert sample(http, "distilface_batch_requests_count") == 1
+        assert sample(http, "distilface_queue_texts") == 0
+        assert "secret" not in http.get("/metrics").text

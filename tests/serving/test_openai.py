@@ -7,20 +7,20 @@ import struct
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
-import httpx
 import numpy as np
 import openai
 import pytest
 
 from distilface_st import EdgeEncoder, shipped_model
 
-from .fakes import FakeEncoder, fake_service, serving
+from .fakes import FakeEncoder, connect, fake_service, serving, vector
 
 TEXTS = ["It is sunny.", "He drove to work.", "naïve café 🚲"]
 
 
-def client(address: str, key: str = "unused") -> openai.OpenAI:
-    return openai.OpenAI(base_url=f"{address}/v1", api_key=key, max_retries=0, timeout=20)
+@pytest.fixture(scope="module")
+def client(micro) -> openai.OpenAI:
+    return openai.OpenAI(base_url=f"{micro.base_url}/v1", api_key="unused", max_retries=0, http_client=micro)
 
 
 @pytest.fixture(scope="module")
@@ -28,8 +28,8 @@ def micro_encoder() -> EdgeEncoder:
     return EdgeEncoder(shipped_model("micro"), threads=1)
 
 
-def test_embeddings_are_the_models_own_of_length_1(micro, micro_encoder) -> None:
-    answer = client(micro).embeddings.create(model="distilface-micro", input=TEXTS)
+def test_embeddings_are_the_models_own_of_length_1(client, micro_encoder) -> None:
+    answer = client.embeddings.create(model="distilface-micro", input=TEXTS)
     rows = np.array([entry.embedding for entry in answer.data])
     assert [entry.index for entry in answer.data] == [0, 1, 2]
     assert answer.model == "distilface-micro"
@@ -37,49 +37,51 @@ def test_embeddings_are_the_models_own_of_length_1(micro, micro_encoder) -> None
     np.testing.assert_allclose(rows, micro_encoder.encode(TEXTS, normalize_embeddings=True), atol=1e-5)
 
 
-def test_a_string_gives_one_embedding(micro, micro_encoder) -> None:
-    answer = client(micro).embeddings.create(model="distilface-micro", input=TEXTS[0], encoding_format="float")
+def test_a_string_gives_one_embedding(client, micro_encoder) -> None:
+    answer = client.embeddings.create(model="distilface-micro", input=TEXTS[0], encoding_format="float")
     expected = micro_encoder.encode(TEXTS[0], normalize_embeddings=True)
     np.testing.assert_allclose(answer.data[0].embedding, expected, atol=1e-6)
 
 
-def test_base64_is_little_endian_float32_and_equals_float(micro) -> None:
-    asked = {"input": TEXTS[:1], "model": "distilface-micro"}
-    as_base64 = httpx.post(f"{micro}/v1/embeddings", json={**asked, "encoding_format": "base64"}).json()
-    as_float = httpx.post(f"{micro}/v1/embeddings", json={**asked, "encoding_format": "float"}).json()
-    raw = base64.b64decode(as_base64["data"][0]["embedding"])
-    numbers = struct.unpack(f"<{len(raw) // 4}f", raw)
-    assert list(numbers) == as_float["data"][0]["embedding"]
+@pytest.mark.parametrize("texts", [TEXTS[:1], [f"text {number}" for number in range(70)]])
+def test_base64_is_little_endian_float32_and_equals_float(micro, texts) -> None:
+    asked = {"input": texts, "model": "distilface-micro"}
+    as_base64 = micro.post("/v1/embeddings", json={**asked, "encoding_format": "base64"}).json()
+    as_float = micro.post("/v1/embeddings", json={**asked, "encoding_format": "float"}).json()
+    for written, floats in zip(as_base64["data"], as_float["data"], strict=True):
+        raw = base64.b64decode(written["embedding"])
+        numbers = struct.unpack(f"<{len(raw) // 4}f", raw)
+        assert list(numbers) == floats["embedding"]
     assert as_base64["usage"] == as_float["usage"]
 
 
-def test_usage_counts_the_tokens_that_the_model_reads(micro) -> None:
-    tokenizer = EdgeEncoder(shipped_model("micro"))._tokenizer
-    answer = client(micro).embeddings.create(model="distilface-micro", input=[*TEXTS, "word " * 3000])
+def test_usage_counts_the_tokens_that_the_model_reads(client, micro_encoder) -> None:
+    answer = client.embeddings.create(model="distilface-micro", input=[*TEXTS, "word " * 3000])
+    tokenizer = micro_encoder._tokenizer
     expected = sum(len(tokenizer.ids_of_one(text)) for text in TEXTS) + tokenizer.max_seq_length
     assert answer.usage.prompt_tokens == answer.usage.total_tokens == expected
 
 
-def test_dimensions_keeps_the_first_and_scales_to_length_1(micro, micro_encoder) -> None:
-    answer = client(micro).embeddings.create(model="distilface-micro", input=TEXTS[:1], dimensions=16)
+def test_dimensions_keeps_the_first_and_scales_to_length_1(client, micro_encoder) -> None:
+    answer = client.embeddings.create(model="distilface-micro", input=TEXTS[:1], dimensions=16)
     row = np.array(answer.data[0].embedding)
     first = micro_encoder.encode(TEXTS[0])[:16]
     np.testing.assert_allclose(row, first / np.linalg.norm(first), atol=1e-5)
 
 
 def test_the_model_may_be_left_out(micro) -> None:
-    assert httpx.post(f"{micro}/v1/embeddings", json={"input": "a"}).json()["model"] == "distilface-micro"
+    assert micro.post("/v1/embeddings", json={"input": "a"}).json()["model"] == "distilface-micro"
 
 
-def test_models_are_listed(micro) -> None:
-    assert [model.id for model in client(micro).models.list()] == ["distilface-micro"]
-    assert client(micro).models.retrieve("distilface-micro").id == "distilface-micro"
+def test_models_are_listed(client) -> None:
+    assert [model.id for model in client.models.list()] == ["distilface-micro"]
+    assert client.models.retrieve("distilface-micro").id == "distilface-micro"
 
 
-def test_an_unknown_model_is_404(micro) -> None:
+def test_an_unknown_model_is_404(client) -> None:
     for call in (
-        lambda: client(micro).embeddings.create(model="text-embedding-3-small", input="a"),
-        lambda: client(micro).models.retrieve("some/other"),
+        lambda: client.embeddings.create(model="text-embedding-3-small", input="a"),
+        lambda: client.models.retrieve("some/other"),
     ):
         with pytest.raises(openai.NotFoundError) as refused:
             call()
@@ -88,9 +90,9 @@ def test_an_unknown_model_is_404(micro) -> None:
 
 
 @pytest.mark.parametrize("tokens", [[1, 2, 3], [[1, 2], [3]]])
-def test_token_arrays_are_refused(micro, tokens) -> None:
+def test_token_arrays_are_refused(client, tokens) -> None:
     with pytest.raises(openai.BadRequestError, match="tokens are not supported: send text") as refused:
-        client(micro).embeddings.create(model="distilface-micro", input=tokens)
+        client.embeddings.create(model="distilface-micro", input=tokens)
     assert refused.value.param == "input"
 
 
@@ -113,7 +115,7 @@ def test_token_arrays_are_refused(micro, tokens) -> None:
     ],
 )
 def test_a_wrong_request_is_400_in_openais_shape(micro, body, param, said) -> None:
-    answer = httpx.post(f"{micro}/v1/embeddings", json=body)
+    answer = micro.post("/v1/embeddings", json=body)
     error = answer.json()["error"]
     assert answer.status_code == 400
     assert set(error) == {"message", "type", "param", "code"}
@@ -140,7 +142,7 @@ def test_a_wrong_request_is_400_in_openais_shape(micro, body, param, said) -> No
     ],
 )
 def test_what_is_no_proper_json_or_unicode_is_no_500(micro, raw) -> None:
-    answer = httpx.post(f"{micro}/v1/embeddings", content=raw, headers={"Content-Type": "application/json"})
+    answer = micro.post("/v1/embeddings", content=raw, headers={"Content-Type": "application/json"})
     assert answer.status_code == 400
     assert answer.json()
 
@@ -152,16 +154,12 @@ def test_concurrent_clients_share_batches() -> None:
 
     def work(number: int) -> bool:
         barrier.wait(20)
-        expected = encoder_row(f"text {number}")
-        with httpx.Client(base_url=address, timeout=20) as http:
-            answers = [http.post("/v1/embeddings", json={"input": f"text {number}"}) for _ in range(4)]
+        expected = vector(f"text {number}")
+        with connect(str(http.base_url)) as own:
+            answers = [own.post("/v1/embeddings", json={"input": f"text {number}"}) for _ in range(4)]
         return all(np.allclose(answer.json()["data"][0]["embedding"], expected) for answer in answers)
 
-    with serving(service) as address, ThreadPoolExecutor(32) as pool:
+    with serving(service) as http, ThreadPoolExecutor(32) as pool:
         assert all(pool.map(work, range(32)))
     assert sum(map(len, encoder.calls)) == 128
     assert len(encoder.calls) < 64
-
-
-def encoder_row(text: str) -> np.ndarray:
-    return FakeEncoder().encode([text])[0]

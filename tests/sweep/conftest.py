@@ -17,9 +17,8 @@ from ..helpers import SCORED_PAIRS, random_sentences
 
 
 @pytest.fixture(autouse=True)
-def no_plots(monkeypatch):
+def quick(quick_runs):
     """Trials draw no curves of their own, which take as long as their training."""
-    monkeypatch.setattr("distilface_st.training.trainer.plot_history", lambda *args, **kwargs: None)
 
 
 @pytest.fixture(scope="session")

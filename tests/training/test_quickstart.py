@@ -8,6 +8,8 @@ import pytest
 from distilface_st.datasets.python_docs import DocEntry, PythonDocs
 from distilface_st.errors import InputError
 
+pytestmark = pytest.mark.usefixtures("quick_runs")
+
 ANIMALS = ("dog", "cat", "horse", "bird", "fish", "cow", "goat", "mouse", "duck", "bear", "wolf", "frog")
 
 
@@ -29,7 +31,7 @@ def few_docs(monkeypatch, library):
     ]
     test = [entry for entry in entries if entry.module == "csv"]
     train = [entry for entry in entries if entry.module != "csv"]
-    docs = PythonDocs(train=train, test=test, neighbours=[], entries=entries, counts={"stdlib": len(entries)})
+    docs = PythonDocs(train=train, test=test, entries=entries, counts={"stdlib": len(entries)})
     monkeypatch.setattr(library, "gather_python_docs", lambda packages: docs)
     return docs
 

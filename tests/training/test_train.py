@@ -15,11 +15,13 @@ import pytest
 import torch
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.evaluation import BaseEvaluator
+from transformers import TrainerCallback
 
 from distilface_st.datasets.pairs import load_pairs
 from distilface_st.datasets.sentences import load_sentences
 from distilface_st.errors import InputError
 from distilface_st.models.load import load_model
+from distilface_st.training.config import OLD_NAMES
 from distilface_st.training.history import read_history
 from distilface_st.training.train import TrainingConfig, TrainingInterrupted, hold_out, model_from_config, train
 
@@ -38,6 +40,17 @@ class Scripted(BaseEvaluator):
     def __call__(self, model, output_path=None, epoch=-1, steps=-1):
         self.seen.append(next(model.parameters()).detach().clone())
         return {"scripted": self._scores[len(self.seen) - 1]}
+
+
+class StopAt(TrainerCallback):
+    """A SIGTERM in the middle of a step."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_step_begin(self, args, state, control, **kwargs):
+        if state.global_step == self.step:
+            os.kill(os.getpid(), signal.SIGTERM)
 
 
 @pytest.fixture
@@ -252,6 +265,20 @@ def test_resuming_other_settings_text_or_nothing_is_refused(config, text, tmp_pa
         run(slow, text, tmp_path / "run", resume=True)
 
 
+def test_a_run_begun_by_version_0_1_goes_on(config, text, tmp_path):
+    with pytest.raises(TrainingInterrupted):
+        run(config, text, tmp_path / "run", callbacks=[StopAt(3)])
+    file = tmp_path / "run" / "run.json"
+    record = json.loads(file.read_text())
+    old = {new: name for name, new in OLD_NAMES.items()}
+    settings = {old.get(name, name): value for name, value in record["config"].items()}
+    file.write_text(json.dumps({**record, "config": settings | {"encoder": "/site-packages/the/same/encoder"}}))
+    with pytest.warns(DeprecationWarning, match="is now called"):
+        resumed = run(config, text, tmp_path / "run", resume=True)
+    assert resumed.run["status"] == "finished"
+    assert resumed.run["config"]["max_steps"] == config.max_steps
+
+
 def test_a_finished_run_is_not_resumed(config, text, tmp_path):
     run(config, text, tmp_path / "run")
     with pytest.raises(InputError, match="is finished"):
@@ -295,6 +322,8 @@ import torch
 torch.set_num_threads(1)
 from distilface_st.datasets.sentences import load_sentences
 from distilface_st.training.train import TrainingConfig, model_from_config, train
+
+pytestmark = pytest.mark.usefixtures("quick_runs")
 
 config = TrainingConfig(encoder=sys.argv[3], max_steps=4, batch_size=8, eval_steps=2, precision="fp32")
 data = load_sentences(sys.argv[1], cache_dir=Path(sys.argv[1]).parent / "cache")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from itertools import product
 from typing import TYPE_CHECKING, Any, cast
@@ -18,9 +19,8 @@ from ...models.build import build_model
 from ...models.fingerprint import model_fingerprint
 from ...modules.multi_layer_pooling import LAYER_REDUCTIONS, LAYER_SELECTIONS, resolve_layers
 from ...utils.provenance import command, text_fingerprint, versions
-from ..correlation import averages, check_aggregation, score_task
-from ..sts import distinct_labels
-from .bank import PoolingBank, PoolingKey, pooling_key
+from ..sts import averages, check_tasks, score_task
+from .bank import PoolingBank, pooling_key
 
 if TYPE_CHECKING:
     import os
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from ...datasets.sts import STSTask
     from ...modules import MultiLayerPooling
-    from ..correlation import Aggregation
+    from ..sts import Aggregation
 
 POOLING_MODES = ("cls", "mean", "max")
 """The token poolings studied unless others are asked for."""
@@ -138,7 +138,7 @@ def score_poolings(
         encoder: Anything :func:`distilface_st.build_model` takes; an existing pooling is left aside.
         tasks: The STS sets.
         pooling_modes: Token poolings, from those of sentence-transformers' ``Pooling``.
-        aggregation: ``all``, ``mean`` or ``wmean``, see :func:`distilface_st.evaluation.correlation.score_task`.
+        aggregation: ``all``, ``mean`` or ``wmean``, see :func:`distilface_st.evaluation.sts.score_task`.
         batch_size: Sentences in one forward pass.
         device: Where to run; the best there is by default.
         model_name: What to call the encoder in the study; by default its path, name or class.
@@ -155,18 +155,25 @@ def score_poolings(
     unknown = [mode for mode in pooling_modes if mode not in Pooling.POOLING_MODES]
     if unknown or not pooling_modes:
         raise InputError(f"{', '.join(unknown) or 'None'}: token poolings are {', '.join(Pooling.POOLING_MODES)}.")
-    tasks = distinct_labels(tasks)
-    check_aggregation(tasks, aggregation)
-    model, template = _opened(encoder, device)
-    selections, left_out = _selections(template.num_hidden_layers)
+    tasks = check_tasks(tasks, aggregation)
+    model = build_model(encoder, layers="last", device=device)
+    model.truncate_dim = None
+    template = cast("MultiLayerPooling", model[1])
+    selections: dict[str, tuple[int, ...]] = {}
+    for name in LAYER_SELECTIONS:
+        with suppress(ValueError):  # more layers than the encoder has
+            selections[name] = resolve_layers(name, template.num_hidden_layers)
     combinations = {
         (name, reduction, mode): pooling_key(indices, reduction, mode)
         for (name, indices), reduction, mode in product(selections.items(), LAYER_REDUCTIONS, pooling_modes)
     }
     fingerprint = model_fingerprint(model)
-    scores = _scores(model, template, list(combinations.values()), tasks, aggregation, batch_size, show_progress_bar)
+    bank = PoolingBank(template, list(dict.fromkeys(combinations.values())))
+    model[1] = bank
+    rows = _all_similarities(model, bank, tasks, batch_size, show_progress_bar)
+    scores = {key: _score(tasks, row, aggregation) for key, row in zip(bank.keys, rows, strict=True)}
     results = [
-        PoolingScore(name, key[0], reduction, mode, **scores[key])
+        PoolingScore(name, key.layer_indices, reduction, mode, **scores[key])
         for (name, reduction, mode), key in combinations.items()
     ]
     return PoolingStudy(
@@ -174,7 +181,7 @@ def score_poolings(
         num_hidden_layers=template.num_hidden_layers,
         aggregation=aggregation,
         results=tuple(sorted(results, key=lambda result: -result.rank_score)),
-        left_out=left_out,
+        left_out=tuple(name for name in LAYER_SELECTIONS if name not in selections),
         pairs={task.label: len(task) for task in tasks},
         seconds=round(time.perf_counter() - start, 3),
         versions=versions(),
@@ -183,73 +190,6 @@ def score_poolings(
         model_fingerprint=fingerprint,
         data_fingerprint=text_fingerprint(task.fingerprint for task in tasks),
     )
-
-
-def score_chosen_poolings(
-    encoder: str | os.PathLike[str] | SentenceTransformer,
-    keys: Sequence[PoolingKey],
-    tasks: STSTask | Sequence[STSTask],
-    aggregation: Aggregation = "all",
-    batch_size: int = 64,
-    device: str | None = None,
-) -> dict[PoolingKey, dict[str, float]]:
-    """Score the poolings asked for, as :func:`score_poolings` scores all of them.
-
-    Args:
-        encoder: As there, like all that follow.
-        keys: The poolings, see :func:`pooling_key`.
-        tasks: See there.
-        aggregation: See there.
-        batch_size: See there.
-        device: See there.
-
-    Returns:
-        For each pooling Spearman x 100 by the set's label, and for several sets their averages.
-
-    Raises:
-        InputError: As there.
-    """
-    tasks = distinct_labels(tasks)
-    check_aggregation(tasks, aggregation)
-    model, template = _opened(encoder, device)
-    found = {}
-    for key, row in _scores(model, template, keys, tasks, aggregation, batch_size, False).items():
-        known = {name: value for name, value in row.items() if name != "scores" and value is not None}
-        found[key] = row["scores"] | (known if len(tasks) > 1 else {})
-    return found
-
-
-def _opened(
-    encoder: str | os.PathLike[str] | SentenceTransformer, device: str | None
-) -> tuple[SentenceTransformer, MultiLayerPooling]:
-    model = build_model(encoder, layers="last", device=device)
-    model.truncate_dim = None
-    return model, cast("MultiLayerPooling", model[1])
-
-
-def _scores(
-    model: SentenceTransformer,
-    template: MultiLayerPooling,
-    keys: Sequence[PoolingKey],
-    tasks: Sequence[STSTask],
-    aggregation: Aggregation,
-    batch_size: int,
-    show_progress_bar: bool,
-) -> dict[PoolingKey, dict[str, Any]]:
-    bank = PoolingBank(template, list(dict.fromkeys(keys)))
-    model[1] = bank
-    similarities = _all_similarities(model, bank, tasks, batch_size, show_progress_bar)
-    return {key: _score(tasks, row, aggregation) for key, row in zip(bank.keys, similarities, strict=True)}
-
-
-def _selections(num_hidden_layers: int) -> tuple[dict[str, tuple[int, ...]], tuple[str, ...]]:
-    found, left_out = {}, []
-    for name in LAYER_SELECTIONS:
-        try:
-            found[name] = resolve_layers(name, num_hidden_layers)
-        except ValueError:
-            left_out.append(name)
-    return found, tuple(left_out)
 
 
 def _all_similarities(
@@ -276,16 +216,16 @@ def _all_similarities(
         now = np.flatnonzero(ready == chunk)
         if now.size:
             at_hand = waiting | vectors
-            first, second = (_gather(at_hand, members[now, side], bank) for side in (0, 1))
+            first, second = (
+                torch.from_numpy(np.stack([at_hand[index] for index in members[now, side].tolist()])).view(
+                    len(now), -1, bank.dimension
+                )
+                for side in (0, 1)
+            )
             similarities[:, now] = _similarities(bank, first, second)
         waiting = {index: vector for index, vector in waiting.items() if last_use[index] > chunk}
         waiting |= {index: vector.copy() for index, vector in vectors.items() if last_use[index] > chunk}
     return similarities
-
-
-def _gather(vectors: dict[int, np.ndarray], rows: np.ndarray, bank: PoolingBank) -> Tensor:
-    stacked = np.stack([vectors[row] for row in rows.tolist()])
-    return torch.from_numpy(stacked).view(len(rows), -1, bank.dimension)
 
 
 def _similarities(bank: PoolingBank, first: Tensor, second: Tensor) -> np.ndarray:
@@ -293,11 +233,10 @@ def _similarities(bank: PoolingBank, first: Tensor, second: Tensor) -> np.ndarra
     for key in bank.keys:
         a, b = bank.combine(first, key), bank.combine(second, key)
         found.append((a * b).sum(1) / (a.norm(dim=1) * b.norm(dim=1)))
-    similarities = torch.stack(found)
-    if not similarities.isfinite().all():
-        indices, reduction, mode = bank.keys[int((~similarities.isfinite()).any(dim=1).nonzero()[0])]
-        raise InputError(f"The {reduction} of layers {indices} under {mode} pooling is zero or not finite somewhere.")
-    return similarities.numpy()
+        if not found[-1].isfinite().all():
+            pooling = f"{key.layer_reduction} of layers {key.layer_indices} under {key.pooling_mode} pooling"
+            raise InputError(f"The {pooling} is zero or not finite somewhere.")
+    return torch.stack(found).numpy()
 
 
 def _score(tasks: Sequence[STSTask], similarities: np.ndarray, aggregation: Aggregation) -> dict[str, Any]:

@@ -3,27 +3,29 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
 from importlib import import_module
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, cast
 
 from ...errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
+    from pathlib import Path
 
     import numpy as np
 
     from ..filters import Condition
     from ..hits import Passage
 
-Scored = tuple[int, float]
-"""Key and similarity of a passage."""
+
+class Scored(NamedTuple):
+    """Key and score of a passage."""
+
+    key: int
+    score: float
 
 
-@dataclass(frozen=True)
-class Counts:
+class Counts(NamedTuple):
     """How much a store holds."""
 
     documents: int
@@ -31,7 +33,7 @@ class Counts:
 
 
 class VectorStore(ABC):
-    """Passages with their vectors, of length 1, in a folder or behind an address.
+    """Passages with their vectors, of length 1, in a folder or on a server.
 
     Every passage has a key, a whole number. A change is made whole or not at all, and with it the ``position`` that
     the caller gives, so that work that was killed goes on where it was. Searches may come from several threads.
@@ -39,11 +41,12 @@ class VectorStore(ABC):
     Args:
         folder: The index's folder, which holds the store's files, if it has any.
         dimension: Width of the vectors.
-        settings: The store's own settings, JSON values, as kept in the index's manifest.
+        settings: The store's own settings, JSON values, as :meth:`check` returns them.
         create: Make a new store; otherwise open the one that is there.
     """
 
-    kind: ClassVar[str]
+    files: ClassVar[tuple[str, ...]]
+    """Names of all files and folders that an empty store has: what may be removed where making one was cut off."""
     is_transactional: ClassVar[bool]
     """Whether a change that was cut off leaves nothing behind; otherwise making it again completes it."""
 
@@ -55,22 +58,17 @@ class VectorStore(ABC):
     @classmethod
     @abstractmethod
     def check(cls, settings: dict[str, Any]) -> dict[str, Any]:
-        """Settings with defaults filled in.
-
-        Raises:
-            InputError: A setting that this store does not have or take.
-            MissingExtraError: A library is missing.
-        """
+        """Settings with defaults filled in; an InputError for one that this store does not have or take."""
 
     @abstractmethod
     def add(self, passages: Sequence[Passage], vectors: np.ndarray, documents: Sequence[str], position: str) -> None:
-        """Put documents in, in the place of those with the same ids.
+        """Put documents in, in the place of those with the same ids; ``documents`` without a passage are taken out.
 
         Args:
             passages: All passages of the documents, in order.
             vectors: Shape (passages, dimension), float32, of length 1.
-            documents: The documents' ids, those without a passage included, which are taken out.
-            position: Kept with them, see :meth:`position`.
+            documents: The documents' ids.
+            position: See :meth:`position`.
         """
 
     @abstractmethod
@@ -91,13 +89,7 @@ class VectorStore(ABC):
 
     @abstractmethod
     def search(self, vectors: np.ndarray, k: int, conditions: Sequence[Condition] = ()) -> list[list[Scored]]:
-        """The passages nearest to each vector by dot product, best first.
-
-        Args:
-            vectors: Shape (queries, dimension), float32, of length 1.
-            k: Most passages a query.
-            conditions: What their documents must meet.
-        """
+        """For each vector, of length 1, the ``k`` nearest passages by dot product that meet the conditions."""
 
     @abstractmethod
     def matching(self, conditions: Sequence[Condition]) -> Collection[int]:
@@ -127,26 +119,18 @@ class VectorStore(ABC):
         """Build what makes searches quick, after many changes."""
 
     def verify(self) -> None:  # noqa: B027 (as above)
-        """Read everything and compare it with its checksums.
-
-        Raises:
-            InputError: Something is damaged.
-        """
+        """Read everything and compare it with its checksums; an InputError says what is damaged."""
 
     def close(self) -> None:  # noqa: B027 (as above)
         """Let go of files and connections."""
 
 
-_STORES = {"faiss": ".faiss_store:FaissStore", "milvus": ".milvus_store:MilvusStore"}
+STORES = {"faiss": ".faiss:FaissStore", "milvus": ".milvus:MilvusStore"}
 
 
 def store_class(kind: str) -> type[VectorStore]:
-    """The class of a kind of store.
-
-    Raises:
-        InputError: There is no such kind.
-    """
-    if kind not in _STORES:
-        raise InputError(f"There is no store {kind!r}: choose from {', '.join(_STORES)}.")
-    module, _, name = _STORES[kind].partition(":")
+    """The class of a kind of store."""
+    if kind not in STORES:
+        raise InputError(f"There is no store {kind!r}: choose from {', '.join(STORES)}.")
+    module, _, name = STORES[kind].partition(":")
     return cast("type[VectorStore]", getattr(import_module(module, __package__), name))

@@ -3,27 +3,36 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-from typing import TYPE_CHECKING, Any, ClassVar
+from itertools import count
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+from typing_extensions import override
 
 from ...errors import InputError
-from ...utils.files import atomic_file, sha256
-from .approximate import KINDS, build, candidates, open_structure
-from .base import Counts, Scored, VectorStore
-from .catalogue import Catalogue
-from .vectors import VectorFile, load_faiss, nearest
+from ...utils.files import sha256
+from .base import Scored
+from .sqlite import SqliteStore
+from .vectors import (
+    KINDS,
+    Nearest,
+    VectorFile,
+    build_structure,
+    candidates,
+    joined,
+    load_faiss,
+    nearest,
+    open_structure,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
     from ..filters import Condition
     from ..hits import Passage
 
-_CATALOGUE = "passages.sqlite"
 _OWN_FILE = re.compile(r"(vectors-[0-9]+\.f32|structure-[0-9]+\.faiss)")
 _WORTH_COMPACTING = 0.25
 """Share of rows taken out from which on :meth:`FaissStore.finish` writes the vectors anew."""
@@ -34,39 +43,44 @@ _RESCORED = 4
 _FEW = 0.1
 """Share of rows below which a filter's rows are compared one by one, and no structure is asked."""
 
+_COMPACTED_AT_ONCE = 65_536
 
-class FaissStore(VectorStore):
+
+class _View(NamedTuple):
+    """What a search looks at, opened once: every new mapping of the vectors would fault in all its pages again."""
+
+    version: tuple[str | None, str | None]
+    vectors: np.ndarray
+    alive: np.ndarray | None
+    """Rows of passages that are there; None if none was ever taken out."""
+    structure: Any
+    covered: int
+    """Rows that the structure knows."""
+
+
+class FaissStore(SqliteStore):
     """Passages in ``passages.sqlite``, vectors in ``vectors-N.f32``, a structure in ``structure-N.faiss``.
 
     The catalogue decides what is there: a change writes vectors behind those it knows, then commits. Killed in
-    between, the next change writes over them. Rows that a structure does not know yet are compared exactly.
+    between, the next change writes over them. Rows that a structure does not know yet are compared exactly. A file is
+    noted in the catalogue before it is written, and only files noted there are ever removed.
 
     Settings: ``index``, one of ``exact`` (compares all), ``hnsw``, ``ivf-pq``, ``int8``. All but the first find
     candidates that are compared exactly after.
     """
 
-    kind: ClassVar[str] = "faiss"
-    is_transactional: ClassVar[bool] = True
-
     def __init__(self, folder: Path, dimension: int, settings: dict[str, Any], create: bool = False) -> None:
         super().__init__(folder, dimension, settings, create)
-        self._catalogue = Catalogue(folder / _CATALOGUE, create)
         if create:
-            with self._catalogue.change():
-                self._catalogue.set_value("vectors", "vectors-0.f32")
-        self._structure: tuple[str, Any] | None = None
-        self._mapped: tuple[str, int, np.ndarray] | None = None
-        self._alive: tuple[str, np.ndarray | None] | None = None
-        self._file.rows(self._rows)
+            path = self._new_file("vectors-{}.f32", 0)
+            with self.change():
+                self.set_state(vectors=path.name)
+        self._view: _View | None = None
+        self._vectors(self.state())
 
+    @override
     @classmethod
     def check(cls, settings: dict[str, Any]) -> dict[str, Any]:
-        """``index`` as given, or ``exact``.
-
-        Raises:
-            InputError: Another setting, or an index that is none of the four.
-            MissingExtraError: FAISS is not installed.
-        """
         load_faiss()
         unknown = set(settings) - {"index"}
         kind = settings.get("index", "exact")
@@ -74,206 +88,167 @@ class FaissStore(VectorStore):
             raise InputError(f"A FAISS index is one of {', '.join(KINDS)}; found {', '.join(unknown) or kind}.")
         return {"index": kind}
 
-    @property
-    def _file(self) -> VectorFile:
-        return VectorFile(self._inside(self._catalogue.value("vectors")), self.dimension)
-
     def _inside(self, name: str) -> Path:
         """The path of a file that the catalogue names, which may name no other."""
         if not _OWN_FILE.fullmatch(name):
-            raise InputError(f"{self.folder / _CATALOGUE} names a file {name!r}: the index is damaged.")
+            raise InputError(f"{self.path} names a file {name!r}: the index is damaged.")
         return self.folder / name
 
-    @property
-    def _rows(self) -> int:
-        """Rows ever given, those of passages taken out included."""
-        return int(self._catalogue.value("rows", "0"))
+    def _vector_file(self, state: dict[str, str]) -> VectorFile:
+        return VectorFile(self._inside(state.get("vectors", "")), self.dimension)
 
+    def _vectors(self, state: dict[str, str]) -> np.ndarray:
+        """All rows ever given, those of passages taken out included."""
+        return self._vector_file(state).rows(int(state.get("rows", "0")))
+
+    @override
     def add(self, passages: Sequence[Passage], vectors: np.ndarray, documents: Sequence[str], position: str) -> None:
-        """Put documents in, in the place of those with the same ids."""
-        with self._catalogue.change():
-            start = self._rows
-            digest = self._file.write(start, vectors) if len(vectors) else ""
-            self._catalogue.remove(sorted(self._catalogue.known(documents)))
-            self._catalogue.insert(start, passages)
-            if digest:
-                self._catalogue.add_block(start, len(vectors), digest)
-            self._catalogue.set_value("rows", str(start + len(vectors)))
-            self._changed(position)
+        with self.change():
+            state = self.state()
+            start = int(state.get("rows", "0"))
+            self.remove(sorted(self.known(documents)))
+            self.insert(start, passages)
+            if len(vectors):
+                digest = self._vector_file(state).write(start, vectors)
+                self.write("INSERT INTO blocks VALUES (?, ?, ?)", [(start, len(vectors), digest)])
+            self.set_state(rows=str(start + len(vectors)))
+            self.changed(position)
 
-    def delete(self, documents: Sequence[str], position: str) -> int:
-        """Take documents out; how many were there."""
-        with self._catalogue.change():
-            found = self._catalogue.remove(documents)
-            self._changed(position)
-        return found
-
-    def _changed(self, position: str) -> None:
-        self._catalogue.set_value("position", position)
-        self._catalogue.set_value("version", str(int(self.version()) + 1))
-
-    def position(self) -> str:
-        """What was given with the last change."""
-        return self._catalogue.value("position")
-
-    def set_position(self, position: str) -> None:
-        """Change the position alone."""
-        with self._catalogue.change():
-            self._catalogue.set_value("position", position)
-
-    def version(self) -> str:
-        """The number of changes."""
-        return self._catalogue.value("version", "0")
-
-    def known(self, documents: Sequence[str]) -> set[str]:
-        """Those of the ids that the store has."""
-        return self._catalogue.known(documents)
-
+    @override
     def search(self, vectors: np.ndarray, k: int, conditions: Sequence[Condition] = ()) -> list[list[Scored]]:
-        """The passages nearest to each vector."""
-        state = self._catalogue.values()
-        total = int(state.get("rows", "0"))
-        stored = self._mapped_rows(state.get("vectors", ""), total)
-        alive = None if conditions else self._alive_rows(total, state.get("version", "0"))
-        rows = np.asarray(self._catalogue.rows(conditions), np.int64) if conditions else alive
-        structure, covered = self._open_structure(state.get("structure", ""))
-        if structure is None or (rows is not None and len(rows) < _FEW * total):
-            found, scores = nearest(stored, vectors, k, rows)
+        view = self._current_view()
+        rows = np.asarray(self.matching(conditions), np.int64) if conditions else view.alive
+        if view.structure is None or (rows is not None and len(rows) < _FEW * len(view.vectors)):
+            found = nearest(view.vectors, vectors, k, rows)
         else:
-            found, scores = self._through(structure, covered, stored, vectors, k, rows)
+            found = self._through_structure(view, vectors, k, rows)
         return [
-            [(int(row), float(score)) for row, score in zip(own, values, strict=True) if row >= 0]
-            for own, values in zip(found, scores, strict=True)
+            [Scored(row, score) for row, score in zip(own, scores, strict=True) if row >= 0]
+            for own, scores in zip(found.rows.tolist(), found.similarities.tolist(), strict=True)
         ]
 
-    def _through(
-        self, structure: Any, covered: int, stored: np.ndarray, vectors: np.ndarray, k: int, rows: np.ndarray | None
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def _through_structure(self, view: _View, vectors: np.ndarray, k: int, rows: np.ndarray | None) -> Nearest:
         """A structure's candidates compared exactly, and with them the rows that it does not know."""
-        bits = None
+        allowed = None
         if rows is not None:
-            allowed = np.zeros(covered, bool)
-            allowed[rows[rows < covered]] = True
-            bits = np.packbits(allowed, bitorder="little")
-        likely = candidates(structure, vectors, min(_RESCORED * k, covered), bits)
-        own = np.where(likely < 0, 0, likely)
-        similarities = np.einsum("qkd,qd->qk", stored[own], vectors)
+            allowed = np.zeros(view.covered, bool)
+            allowed[rows[rows < view.covered]] = True
+        likely = candidates(view.structure, vectors, min(_RESCORED * k, view.covered), allowed)
+        similarities = np.einsum("qkd,qd->qk", view.vectors[np.maximum(likely, 0)], vectors)
         similarities[likely < 0] = -np.inf
-        later = np.arange(covered, len(stored)) if rows is None else rows[rows >= covered]
-        if len(later):
-            exact, scores = nearest(stored, vectors, k, later)
-            likely, similarities = np.hstack([likely, exact]), np.hstack([similarities, scores])
-        order = np.argsort(-similarities, axis=1, kind="stable")[:, :k]
-        return np.take_along_axis(likely, order, 1), np.take_along_axis(similarities, order, 1)
+        later = np.arange(view.covered, len(view.vectors)) if rows is None else rows[rows >= view.covered]
+        return joined([Nearest(likely, similarities), nearest(view.vectors, vectors, k, later)]).best(k)
 
-    def _mapped_rows(self, name: str, total: int) -> np.ndarray:
-        """The first rows of a file, mapped once: every new mapping would fault in all its pages again."""
-        mapped = self._mapped
-        if mapped is None or mapped[:2] != (name, total):
-            mapped = self._mapped = (name, total, VectorFile(self._inside(name), self.dimension).rows(total))
-        return mapped[2]
+    def _current_view(self) -> _View:
+        state = self.state()
+        version = (state.get("version"), state.get("structure"))
+        if self._view is None or self._view.version != version:
+            vectors = self._vectors(state)
+            some_gone = self.counts().passages < len(vectors)
+            known = json.loads(state.get("structure") or '{"rows": 0}')
+            self._view = _View(
+                version,
+                vectors,
+                np.asarray(self.matching(), np.int64) if some_gone else None,
+                self._open_structure(known) if known["rows"] else None,
+                known["rows"],
+            )
+        return self._view
 
-    def _alive_rows(self, total: int, version: str) -> np.ndarray | None:
-        """Rows of passages that are there, None if none was ever taken out."""
-        if self._alive is None or self._alive[0] != version:
-            some_gone = self.counts().passages < total
-            self._alive = (version, np.asarray(self._catalogue.rows(), np.int64) if some_gone else None)
-        return self._alive[1]
+    def _open_structure(self, known: dict[str, Any]) -> Any:
+        path = self._inside(known["file"])
+        if not path.is_file() or path.stat().st_size != known["bytes"]:
+            raise InputError(f"{path} is missing or cut short: build the index again.")
+        index = open_structure(path)
+        if index.ntotal != known["rows"] or index.d != self.dimension:
+            raise InputError(f"{path} is not this index's: build the index again.")
+        return index
 
-    def _open_structure(self, record: str) -> tuple[Any, int]:
-        """The structure and the rows it covers; None and 0 without."""
-        if not record:
-            return None, 0
-        known = json.loads(record)
-        if self._structure is None or self._structure[0] != record:
-            path = self._inside(known["file"])
-            if not path.is_file() or path.stat().st_size != known["bytes"]:
-                raise InputError(f"{path} is missing or cut short: build the index again.")
-            index = open_structure(path)
-            if index.ntotal != known["rows"] or index.d != self.dimension:
-                raise InputError(f"{path} is not this index's: build the index again.")
-            self._structure = (record, index)
-        return self._structure[1], known["rows"]
-
-    def matching(self, conditions: Sequence[Condition]) -> Collection[int]:
-        """Keys of all passages whose documents meet the conditions."""
-        return self._catalogue.rows(conditions)
-
-    def fetch(self, keys: Sequence[int]) -> dict[int, Passage]:
-        """Passages by key."""
-        return self._catalogue.fetch(keys)
-
-    def texts(self) -> Iterator[tuple[int, str]]:
-        """Key and text of every passage."""
-        return self._catalogue.texts()
-
+    @override
     def sample(self, size: int, seed: int) -> tuple[list[Passage], np.ndarray]:
-        """Some passages at random with their vectors."""
-        rows = np.asarray(self._catalogue.rows(), np.int64)
+        rows = np.asarray(self.matching(), np.int64)
         chosen = np.sort(np.random.default_rng(seed).choice(rows, min(size, len(rows)), replace=False))
         found = self.fetch(chosen.tolist())
-        return [found[row] for row in chosen.tolist()], np.array(self._file.rows(self._rows)[chosen])
+        return [found[row] for row in chosen.tolist()], np.array(self._vectors(self.state())[chosen])
 
-    def counts(self) -> Counts:
-        """How much there is."""
-        return self._catalogue.counts()
-
+    @override
     def finish(self) -> None:
         """Drop the vectors of what was taken out, if many, and build the structure, if one is wanted."""
         alive = self.counts().passages
-        if self._rows - alive > _WORTH_COMPACTING * max(1, self._rows):
+        rows = int(self.state().get("rows", "0"))
+        if rows - alive > _WORTH_COMPACTING * max(1, rows):
             self._compact()
-        covered = json.loads(self._catalogue.value("structure") or '{"rows": 0}')["rows"]
-        if self.settings["index"] != "exact" and alive and covered < self._rows:
-            self._build_structure()
-        self._sweep()
+        state = self.state()
+        covered = json.loads(state.get("structure") or '{"rows": 0}')["rows"]
+        if self.settings["index"] != "exact" and alive and covered < int(state["rows"]):
+            self._build_structure(self._vectors(state))
+        self._remove_former_files()
 
     def _compact(self) -> None:
-        old = self._catalogue.rows()
-        stored = self._file.rows(self._rows)
-        name = f"vectors-{int(self._file.path.stem.split('-')[1]) + 1}.f32"
-        target = VectorFile(self.folder / name, self.dimension)
-        target.path.unlink(missing_ok=True)
-        with self._catalogue.change():
-            self._catalogue.clear_blocks()
-            for start in range(0, len(old), 65_536):
-                part = old[start : start + 65_536]
-                self._catalogue.add_block(start, len(part), target.write(start, stored[part]))
-            self._catalogue.renumber(old)
-            for key, value in (("vectors", name), ("rows", str(len(old))), ("structure", "")):
-                self._catalogue.set_value(key, value)
-            self._changed(self.position())
+        state = self.state()
+        stored, kept = self._vectors(state), self.matching()
+        # Never an earlier number: another process may have the file of that name mapped, and would not see the change.
+        number = int(re.findall(r"[0-9]+", state["vectors"])[0]) + 1
+        target = VectorFile(self._new_file("vectors-{}.f32", number), self.dimension)
+        with self.change():
+            self.write("DELETE FROM blocks", [()])
+            for start in range(0, len(kept), _COMPACTED_AT_ONCE):
+                part = kept[start : start + _COMPACTED_AT_ONCE]
+                digest = target.write(start, stored[part])
+                self.write("INSERT INTO blocks VALUES (?, ?, ?)", [(start, len(part), digest)])
+            moved = [(new, old) for new, old in enumerate(kept) if new != old]
+            self.write("UPDATE passages SET row = ? WHERE row = ?", moved)
+            self.set_state(vectors=target.path.name, rows=str(len(kept)), structure="")
+            self.changed(self.position())
 
-    def _build_structure(self) -> None:
-        rows = self._rows
-        path = self.folder / f"structure-{self.version()}.faiss"
-        with atomic_file(path) as temporary:
-            build(self.settings["index"], self._file.rows(rows), temporary)
-        record = {"file": path.name, "rows": rows, "bytes": path.stat().st_size, "sha256": sha256(path)}
-        with self._catalogue.change():
-            self._catalogue.set_value("structure", json.dumps(record))
+    def _build_structure(self, vectors: np.ndarray) -> None:
+        path = self._new_file("structure-{}.faiss", int(self.version()))
+        build_structure(self.settings["index"], vectors, path)
+        record = {"file": path.name, "rows": len(vectors), "bytes": path.stat().st_size, "sha256": sha256(path)}
+        with self.change():
+            self.set_state(structure=json.dumps(record))
 
-    def _sweep(self) -> None:
-        """Remove files that the catalogue no longer names."""
-        named = {self._file.path.name, json.loads(self._catalogue.value("structure") or "{}").get("file")}
-        for path in [*self.folder.glob("vectors-*.f32"), *self.folder.glob("structure-*.faiss")]:
-            if path.name not in named:
-                os.unlink(path)
+    def _new_file(self, pattern: str, first: int) -> Path:
+        """A file that is not there yet, noted before it is written: a kill leaves nothing that is not known."""
+        path = next(path for number in count(first) if not (path := self.folder / pattern.format(number)).exists())
+        with self.change():
+            state = self.state()
+            self.set_state(files=json.dumps(sorted({*_noted(state), *_current(state), path.name})))
+        return path
 
+    def _remove_former_files(self) -> None:
+        state = self.state()
+        for name in _noted(state) - _current(state):
+            self._inside(name).unlink(missing_ok=True)
+        with self.change():
+            self.set_state(files=json.dumps(sorted(_current(state))))
+
+    @override
     def verify(self) -> None:
-        """Read everything and compare it with its checksums."""
-        self._catalogue.check()
-        stored = self._file.rows(self._rows)
-        for start, rows, digest in self._catalogue.read("SELECT start, rows, digest FROM blocks ORDER BY start"):
+        super().verify()
+        state = self.state()
+        stored = self._vectors(state)
+        for start, rows, digest in self.read("SELECT start, rows, digest FROM blocks ORDER BY start"):
             if VectorFile.digest(np.asarray(stored[start : start + rows])) != digest:
-                raise InputError(f"{self._file.path} is damaged: build the index again.")
-        if record := self._catalogue.value("structure"):
-            self._open_structure(record)
-            path = self._inside(json.loads(record)["file"])
-            if sha256(path) != json.loads(record)["sha256"]:
+                raise InputError(f"{self.folder / state['vectors']} is damaged: build the index again.")
+        if record := state.get("structure"):
+            known = json.loads(record)
+            self._open_structure(known)
+            if sha256(path := self._inside(known["file"])) != known["sha256"]:
                 raise InputError(f"{path} is damaged: build the index again.")
 
+    @override
     def close(self) -> None:
-        """Let go of the files."""
-        self._structure = self._mapped = None
-        self._catalogue.close()
+        self._view = None
+        super().close()
+
+
+def _noted(state: dict[str, str]) -> set[str]:
+    """Files that were begun and not removed since."""
+    return set(json.loads(state.get("files") or "[]"))
+
+
+def _current(state: dict[str, str]) -> set[str]:
+    """Files that hold what is searched."""
+    structure = json.loads(state.get("structure") or "{}")
+    return {name for name in (state.get("vectors"), structure.get("file")) if name}

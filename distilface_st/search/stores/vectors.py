@@ -1,4 +1,4 @@
-"""Vectors in one flat file that only grows, read as pages: opening it reads nothing."""
+"""Vectors in a flat file, compared all of them, or by a FAISS structure that finds most of the nearest quickly."""
 
 from __future__ import annotations
 
@@ -6,37 +6,38 @@ import hashlib
 import os
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from ...errors import InputError, MissingExtraError
+from ...errors import InputError
+from ...utils.extras import require
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+KINDS = ("exact", "hnsw", "ivf-pq", "int8")
+
 BLOCK = 16_384
 """Rows compared at once: 25 MB at 384 dimensions, float32, and the similarities of a hundred queries beside them."""
 
+HNSW_LINKS, HNSW_BUILD, HNSW_SEARCH = 32, 80, 96
+"""Links of a node; candidates while building; candidates while searching."""
+
+_IVF_PROBES = 32
+_TRAINED_ON = 131_072
+_ADDED_AT_ONCE = 65_536
+
 
 class VectorFile:
-    """float32 rows of one width, row i at byte ``4 * i * dimension``, without a header.
-
-    Args:
-        path: The file; a missing one has no rows.
-        dimension: Width of a row.
-    """
+    """float32 rows of one width, row i at byte ``4 * i * dimension``, without a header. A missing file has no rows."""
 
     def __init__(self, path: Path, dimension: int) -> None:
         self.path = path
         self.dimension = dimension
 
     def write(self, start: int, vectors: np.ndarray) -> str:
-        """Write rows from ``start`` on, over whatever an unfinished change left there, and have them reach the disk.
-
-        Returns:
-            Their checksum, see :meth:`digest`.
-        """
+        """Write rows from ``start`` on, over what an unfinished change left there, to the disk; their checksum."""
         data = np.ascontiguousarray(vectors, dtype="<f4")
         with self.path.open("r+b" if self.path.exists() else "w+b") as file:
             file.seek(start * self.dimension * 4)
@@ -47,11 +48,7 @@ class VectorFile:
         return self.digest(data)
 
     def rows(self, count: int) -> np.ndarray:
-        """The first ``count`` rows, mapped and not read.
-
-        Raises:
-            InputError: The file is shorter.
-        """
+        """The first ``count`` rows, mapped and not read."""
         if not count:
             return np.zeros((0, self.dimension), np.float32)
         size = self.path.stat().st_size if self.path.is_file() else 0
@@ -65,9 +62,25 @@ class VectorFile:
         return hashlib.blake2b(np.ascontiguousarray(vectors).data, digest_size=8).hexdigest()
 
 
-def nearest(
-    vectors: np.ndarray, queries: np.ndarray, k: int, rows: np.ndarray | None = None
-) -> tuple[np.ndarray, np.ndarray]:
+class Nearest(NamedTuple):
+    """Row numbers and similarities of each query, best first, both of shape (queries, k)."""
+
+    rows: np.ndarray
+    similarities: np.ndarray
+
+    def best(self, k: int) -> Nearest:
+        """The first ``k``; of equal similarities, the lower row comes first."""
+        order = np.lexsort((self.rows, -self.similarities), axis=1)[:, :k]
+        return Nearest(np.take_along_axis(self.rows, order, 1), np.take_along_axis(self.similarities, order, 1))
+
+
+def joined(parts: list[Nearest]) -> Nearest:
+    """What was found in several places, side by side."""
+    rows, similarities = zip(*parts, strict=True)
+    return Nearest(np.hstack(rows), np.hstack(similarities))
+
+
+def nearest(vectors: np.ndarray, queries: np.ndarray, k: int, rows: np.ndarray | None = None) -> Nearest:
     """Exact nearest rows by dot product, block by block, on all cores.
 
     Args:
@@ -75,27 +88,19 @@ def nearest(
         queries: Shape (q, d), float32.
         k: Rows a query.
         rows: Numbers of the only rows to look at, ascending; by default all.
-
-    Returns:
-        Row numbers, shape (q, min(k, rows)), and similarities, best first.
     """
     faiss = load_faiss()
     total = len(vectors) if rows is None else len(rows)
-    k = min(k, total)
-    if not k:
-        return np.zeros((len(queries), 0), np.int64), np.zeros((len(queries), 0), np.float32)
+    if not min(k, total):
+        return Nearest(np.zeros((len(queries), 0), np.int64), np.zeros((len(queries), 0), np.float32))
 
-    def of_block(start: int) -> tuple[np.ndarray, np.ndarray]:
+    def of_block(start: int) -> Nearest:
         numbers = None if rows is None else rows[start : start + BLOCK]
         block = vectors[start : start + BLOCK] if numbers is None else vectors[numbers]
         scores, best = faiss.knn(queries, block, min(k, len(block)), metric=faiss.METRIC_INNER_PRODUCT)
-        return (best + start if numbers is None else numbers[best]), scores
+        return Nearest(best + start if numbers is None else numbers[best], scores)
 
-    parts = list(_threads().map(of_block, range(0, total, BLOCK)))
-    found = np.concatenate([part[0] for part in parts], axis=1)
-    scores = np.concatenate([part[1] for part in parts], axis=1)
-    order = np.lexsort((found, -scores), axis=1)[:, :k]
-    return np.take_along_axis(found, order, 1), np.take_along_axis(scores, order, 1)
+    return joined(list(_threads().map(of_block, range(0, total, BLOCK)))).best(k)
 
 
 @cache
@@ -105,13 +110,69 @@ def _threads() -> ThreadPoolExecutor:
 
 
 def load_faiss() -> Any:
-    """The library, imported on use.
+    """The library, imported on use."""
+    return require("faiss", "A FAISS index", "search")
 
-    Raises:
-        MissingExtraError: It is not installed.
+
+def build_structure(kind: str, vectors: np.ndarray, path: Path) -> None:
+    """Build a structure over all rows and write it to a file.
+
+    Args:
+        kind: ``hnsw`` (a graph of neighbours; the vectors again), ``ivf-pq`` (clusters, of which a few are looked at;
+            a byte for each four dimensions) or ``int8`` (all rows, a byte a dimension).
+        vectors: Shape (n, d), float32, of length 1.
+        path: Where to.
     """
+    faiss = load_faiss()
+    rows, dimension = vectors.shape
+    product = faiss.METRIC_INNER_PRODUCT
+    if kind == "hnsw":
+        index = faiss.IndexHNSWFlat(dimension, HNSW_LINKS, product)
+        index.hnsw.efConstruction = HNSW_BUILD
+    elif kind == "int8":
+        index = faiss.IndexScalarQuantizer(dimension, faiss.ScalarQuantizer.QT_8bit, product)
+    elif rows < 2048 or dimension % 4:
+        raise InputError(
+            f"ivf-pq is for 2,048 passages or more and dimensions that four divides; these are {rows:,} of "
+            f"{dimension}: use exact or hnsw."
+        )
+    else:
+        clusters = min(4096, int(4 * rows**0.5), rows // 39)
+        index = faiss.index_factory(dimension, f"IVF{clusters},PQ{dimension // 4}", product)
+    if not index.is_trained:
+        step = max(1, rows // _TRAINED_ON)
+        index.train(np.ascontiguousarray(vectors[::step][:_TRAINED_ON]))
+    for start in range(0, rows, _ADDED_AT_ONCE):  # a mapped file is read part by part, and never whole in memory
+        index.add(np.ascontiguousarray(vectors[start : start + _ADDED_AT_ONCE]))
+    faiss.write_index(index, str(path))
+
+
+def open_structure(path: Path) -> Any:
+    """Open a structure, mapped from its file where FAISS can."""
+    faiss = load_faiss()
     try:
-        import faiss
-    except ImportError as error:
-        raise MissingExtraError("A FAISS index", "search") from error
-    return faiss
+        return faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
+    except RuntimeError as error:
+        raise InputError(f"{path} is damaged: build the index again ({str(error).splitlines()[0][:120]}).") from error
+
+
+def candidates(index: Any, queries: np.ndarray, k: int, allowed: np.ndarray | None) -> np.ndarray:
+    """Row numbers of likely nearest rows, shape (queries, k); -1 where there are no more.
+
+    Args:
+        index: An opened structure.
+        queries: Shape (q, d), float32.
+        k: Rows a query.
+        allowed: For each row whether it may be found, shape (n,), bool; None allows all.
+    """
+    faiss = load_faiss()
+    bits = None if allowed is None else np.packbits(allowed, bitorder="little")
+    selector = None if bits is None else faiss.IDSelectorBitmap(bits)
+    if isinstance(index, faiss.IndexHNSW):
+        parameters = faiss.SearchParametersHNSW(efSearch=max(HNSW_SEARCH, 2 * k), sel=selector)
+    elif isinstance(index, faiss.IndexIVF):
+        parameters = faiss.SearchParametersIVF(nprobe=min(_IVF_PROBES, index.nlist), sel=selector)
+    else:
+        parameters = faiss.SearchParameters(sel=selector)
+    found: np.ndarray = index.search(queries, k, params=parameters)[1]
+    return found

@@ -1,0 +1,217 @@
+"""What the formats share: convert once, write with any layers kept in float, compare with the torch model."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import warnings
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from ..errors import InputError
+from ..inference.engines import ENGINES
+from ..inference.manifest import GRAPH_FILES
+from ..utils.extras import require
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator, Sequence
+    from pathlib import Path
+    from typing import ClassVar
+
+    from ..inference.engines import Engine
+    from .sentence_graph import SentenceGraph
+
+MIN_COSINE = {"fp32": 0.99999, "fp16": 0.999, "int8": 0.5}
+"""A graph with a lower cosine on any row of a random batch is refused. Random tokens are far from text."""
+
+MIN_COSINE_ON_TEXT = 0.9
+"""The same for int8 on real text."""
+
+_RANDOM_BATCHES = 6
+_TEXT_BATCHES = 8
+
+
+@dataclass(frozen=True)
+class GraphSpec:
+    """A model and how its graph is to be written.
+
+    Args:
+        graph: The model.
+        precision: ``fp32``, ``fp16`` or ``int8``.
+        max_tokens: The model's longest input.
+        batches: For int8, what the graph takes, from text like that to come.
+        static: For int8, whether the scales of activations are found on ``batches``, not while the graph runs.
+        reduce_range: Use 7 bits of the weights; onnxruntime's dynamic int8 only.
+    """
+
+    graph: SentenceGraph
+    precision: str
+    max_tokens: int
+    batches: Sequence[dict[str, np.ndarray]] = ()
+    static: bool = False
+    reduce_range: bool = False
+
+
+class GraphFormat(ABC):
+    """A model converted to a format, in float32, and compared with the torch model.
+
+    Args:
+        spec: The model and how its graph is to be written.
+
+    Raises:
+        InputError: The model cannot be converted, or the graph is not the model.
+        MissingExtraError: The format's packages are not installed.
+    """
+
+    runtime: ClassVar[str]
+
+    def __init__(self, spec: GraphSpec) -> None:
+        self.spec = spec
+        self.base = self._convert()
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Settings of the engine that the graph is meant to run with."""
+        return {}
+
+    def write(self, folder: Path, keep_in_float: Collection[str] = ()) -> dict[str, float]:
+        """Write the graph's files, with the named linear layers in float, and compare it with the torch model.
+
+        Returns:
+            How far it is from the model, see :func:`verify`.
+        """
+        path = folder / GRAPH_FILES[self.runtime][0]
+        self._save(path, keep_in_float)
+        spec = self.spec
+        return verify(spec.graph, self._open(path), spec.precision, spec.max_tokens, spec.batches)
+
+    @abstractmethod
+    def _convert(self) -> Any:
+        """The float32 graph, checked."""
+
+    @abstractmethod
+    def _save(self, path: Path, keep_in_float: Collection[str]) -> None:
+        """Write the graph in the precision asked for."""
+
+    def _open(self, path: Path) -> Engine:
+        return ENGINES[self.runtime](path, options=self.options)
+
+    def _check(self, path: Path) -> None:
+        verify(self.spec.graph, self._open(path), "fp32", self.spec.max_tokens)
+
+
+def verify(
+    graph: SentenceGraph,
+    engine: Engine,
+    precision: str,
+    max_tokens: int,
+    text: Sequence[dict[str, np.ndarray]] = (),
+) -> dict[str, float]:
+    """Compare a model's embeddings in torch and in an engine: of random batches and, for int8, of some of ``text``.
+
+    How alike they must be depends on the precision.
+
+    Returns:
+        ``max_abs_difference``, ``min_cosine`` and ``mean_cosine`` over random batches, with text also
+        ``min_cosine_on_text`` and ``mean_cosine_on_text``.
+
+    Raises:
+        InputError: The graph is not the model.
+    """
+    difference, cosines = _compare(graph, engine, random_batches(graph, max_tokens))
+    _refuse_below(MIN_COSINE[precision], cosines, f"The {precision} graph is not the model: on random batches")
+    found = {
+        "max_abs_difference": difference,
+        "min_cosine": float(cosines.min()),
+        "mean_cosine": float(cosines.mean()),
+    }
+    if text and precision == "int8":
+        _, cosines = _compare(graph, engine, text[:: max(1, len(text) // _TEXT_BATCHES)])
+        _refuse_below(MIN_COSINE_ON_TEXT, cosines, "Int8 changes this model too much: on text")
+        found |= {"min_cosine_on_text": float(cosines.min()), "mean_cosine_on_text": float(cosines.mean())}
+    return found
+
+
+def random_batches(graph: SentenceGraph, max_tokens: int) -> list[dict[str, np.ndarray]]:
+    """Random tokens in batches of many shapes, padded ones, a single row and the longest input included."""
+    generator = torch.Generator().manual_seed(1)
+    shapes = [(1, min(3, max_tokens), 0), (2, max_tokens, max_tokens // 2)]
+    while len(shapes) < _RANDOM_BATCHES:
+        rows, tokens = (int(torch.randint(low, high, (), generator=generator)) for low, high in ((1, 9), (3, 49)))
+        tokens = min(tokens, max_tokens)
+        shapes.append((rows, tokens, int(torch.randint(0, tokens - 1, (), generator=generator))))
+    examples = (graph.example(rows, tokens, generator, padding) for rows, tokens, padding in shapes)
+    return [{name: tensor.numpy() for name, tensor in example.items()} for example in examples]
+
+
+@torch.no_grad()
+def _compare(
+    graph: SentenceGraph, engine: Engine, batches: Sequence[dict[str, np.ndarray]]
+) -> tuple[float, np.ndarray]:
+    """The largest difference, and the cosine of every row."""
+    difference, cosines = 0.0, []
+    for batch in batches:
+        expected = graph(**{name: torch.from_numpy(values) for name, values in batch.items()}).numpy()
+        found = engine.run(batch)
+        if found.shape != expected.shape:
+            raise InputError(f"The graph gives embeddings of shape {found.shape} instead of {expected.shape}: refused.")
+        difference = max(difference, float(np.abs(found - expected).max()))
+        lengths = np.linalg.norm(found, axis=1) * np.linalg.norm(expected, axis=1)
+        cosines.append((found * expected).sum(axis=1) / np.maximum(lengths, 1e-12))
+    return difference, np.concatenate(cosines)
+
+
+def _refuse_below(least: float, cosines: np.ndarray, what: str) -> None:
+    if not cosines.min() >= least:  # written so that NaN is refused as well
+        raise InputError(f"{what} the lowest cosine is {cosines.min():.5f}, and {least} is asked for: refused.")
+
+
+def require_nncf() -> Any:
+    """The module nncf, its log silenced."""
+    with quiet():
+        nncf = require("nncf", "Calibrated (static) quantization", "openvino")
+    nncf.set_log_level(logging.ERROR)
+    return nncf
+
+
+def quantize_static(model: Any, batches: Sequence[dict[str, np.ndarray]], excluded: list[str]) -> Any:
+    """Int8 weights and activations with scales that were found on given text, by nncf (SmoothQuant, bias correction).
+
+    Args:
+        model: A float32 graph, an ``onnx.ModelProto`` or an ``openvino.Model``.
+        batches: What the graph takes, for calibration.
+        excluded: Names of the matrix products that stay in float.
+    """
+    nncf = require_nncf()
+    with quiet():
+        return nncf.quantize(
+            model,
+            nncf.Dataset(batches),
+            subset_size=len(batches),
+            model_type=nncf.ModelType.TRANSFORMER,
+            ignored_scope=nncf.IgnoredScope(names=excluded),
+        )
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Silence: converters print their steps, and warn of what does not concern the user."""
+    level = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(level)
+
+
+def conversion_error(graph: SentenceGraph, problem: str, error: Exception) -> InputError:
+    """What to raise where a converter fails, of whose message the first line is kept."""
+    reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return InputError(f"{type(graph.encoder).__name__} cannot be {problem}: {reason}")

@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+from distilface_st import EdgeEncoder, InputError, save_model, shipped_model
+from distilface_st.models.encoders import open_encoder
+from distilface_st.serving import open_service
+from distilface_st.serving.encoder import ServedEncoder, display_name
+
+TEXTS = ["the cat and the dog", "a", "she walked to the old city and read a big book", "naïve"]
+
+
+@pytest.fixture(scope="module")
+def saved(tiny_model, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("served") / "my-model"
+    save_model(tiny_model, folder)
+    return folder
+
+
+@pytest.fixture(scope="module", params=["torch", "exported"])
+def encoder(request, saved, exported) -> ServedEncoder:
+    in_torch = request.param == "torch"
+    folder = saved if in_torch else exported
+    encoder = ServedEncoder(open_encoder(folder, device="cpu" if in_torch else None), display_name(folder))
+    assert isinstance(encoder.model, EdgeEncoder) != in_torch
+    assert encoder.name == ("my-model" if in_torch else "export")
+    return encoder
+
+
+def test_an_encoder_gives_unit_rows_and_counts_what_it_reads(encoder, tiny_model) -> None:
+    assert (encoder.dimension, encoder.max_tokens, encoder.query_kind) == (32, 64, "query")
+    for kind, prompt in ((None, ""), ("query", tiny_model.prompts["query"])):
+        rows = encoder.encode(TEXTS, kind)
+        assert rows.dtype == np.float32
+        expected = tiny_model.encode(TEXTS, prompt=prompt, normalize_embeddings=True)
+        close = 0.02 if isinstance(encoder.model, EdgeEncoder) else 1e-4  # some runtimes compute in bfloat16
+        np.testing.assert_allclose(rows, expected, atol=close)
+        np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1, atol=1e-5)
+        np.testing.assert_allclose(encoder.encode(TEXTS[:1], kind), expected[:1], atol=close)
+        tokenized = tiny_model.tokenizer([prompt + text for text in TEXTS])["input_ids"]
+        assert encoder.count_tokens(TEXTS, kind) == [len(ids) for ids in tokenized]
+    assert encoder.count_tokens(["cat " * 500]) == [64]
+
+
+def test_counting_and_encoding_may_happen_at_once(encoder) -> None:
+    expected, counts = encoder.encode(TEXTS), encoder.count_tokens(TEXTS)
+    with ThreadPoolExecutor(4) as pool:
+        encoded = [pool.submit(encoder.encode, TEXTS) for _ in range(10)]
+        counted = [pool.submit(encoder.count_tokens, TEXTS * 20) for _ in range(10)]
+        assert all(future.result() == counts * 20 for future in counted)
+        for future in encoded:
+            np.testing.assert_allclose(future.result(), expected, atol=1e-6)
+
+
+def test_a_shipped_model_is_served_by_its_name() -> None:
+    for model in ("micro", "distilface-micro", shipped_model("micro")):
+        assert display_name(model) == "distilface-micro"
+        assert isinstance(open_encoder(model), EdgeEncoder)
+
+
+def test_serving_an_exported_model_imports_no_torch() -> None:
+    program = (
+        "import sys; from distilface_st.serving import open_service; service = open_service('micro'); service.close();"
+        "print([name for name in ('torch', 'transformers', 'sentence_transformers') if name in sys.modules])"
+    )
+    assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def test_a_model_that_is_not_there_is_said_so(tmp_path) -> None:
+    with pytest.raises(InputError, match="no such folder"):
+        open_service(tmp_path / "nothing")
