@@ -37,8 +37,8 @@ from .pretrained import shipped_model as shipped_model
 from .search.hits import Hit as Hit
 from .search.index import SearchIndex as SearchIndex
 from .search.indexing import index_corpus as index_corpus
-from .sweep.local import run_sweep as run_sweep
 from .sweep.plan import SweepPlan as SweepPlan
+from .sweep.run import run_sweep as run_sweep
 from .training.config import TrainingConfig as TrainingConfig
 from .training.history import plot_history as plot_history
 from .training.train import train as train

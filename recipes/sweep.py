@@ -10,24 +10,28 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import InputError
-from ..pretrained import resolve_name
+from ..training.config import TrainingConfig
 from ._common import MODEL_HELP, Device, StsDir, console
-from ._training import Columns, EvalFile, Limit, training_data, training_evaluator
+from ._options import config_options
+from ._training import SOURCE_HELP, Columns, EvalFile, Limit, training_data, training_evaluator
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ..sweep import SweepPlan
-    from ..sweep.records import PointRecord
-    from ..sweep.watching import SweepWatcher
+    from ..datasets.text_data import TextData
+    from ..sweep import SweepPlan, SweepWatcher
+    from ..sweep.records import ConfigurationRecord
 
-_SEARCH, _DATA, _RUN, _RUNNER = "Search", "Data", "Run", "Runner"
+_SEARCH, _RUN, _RUNNER = "Search", "Run", "Runner"
 
 
+@config_options(TrainingConfig, only=("eval_steps", "views"))
 def sweep(
-    source: Annotated[str, typer.Argument(metavar="SENTENCES", help="Text, as for train.")],
+    source: Annotated[str, typer.Argument(metavar="SENTENCES", help=SOURCE_HELP)],
     output: Annotated[Path, typer.Option(help="Folder of the sweep; the same command goes on with it.")],
     base: Annotated[str, typer.Option(help=f"Encoder to start from. {MODEL_HELP}")],
+    given: dict[str, Any],
+    *,
     space: Annotated[
         Path | None,
         typer.Option(help="TOML file: a list or a range for each searched setting.", rich_help_panel=_SEARCH),
@@ -38,7 +42,9 @@ def sweep(
     sampler: Annotated[
         str, typer.Option(help="grid, one-at-a-time, random or tpe.", rich_help_panel=_SEARCH)
     ] = "one-at-a-time",
-    trials: Annotated[int, typer.Option(min=1, help="Points that random and tpe try.", rich_help_panel=_SEARCH)] = 30,
+    trials: Annotated[
+        int, typer.Option(min=1, help="Configurations that random and tpe try.", rich_help_panel=_SEARCH)
+    ] = 30,
     pruner: Annotated[
         str,
         typer.Option(
@@ -47,22 +53,13 @@ def sweep(
         ),
     ] = "none",
     seeds: Annotated[
-        int, typer.Option(min=1, help="Run each point with this many seeds.", rich_help_panel=_SEARCH)
+        int, typer.Option(min=1, help="Run each configuration with this many seeds.", rich_help_panel=_SEARCH)
     ] = 1,
     seed: Annotated[
         int, typer.Option(min=0, help="First seed of the trials, and the sampler's.", rich_help_panel=_SEARCH)
     ] = 42,
     max_steps: Annotated[
-        int | None,
-        typer.Option("--max-steps", "--steps", min=0, help="Steps of each trial; 0: poolings without training."),
-    ] = None,
-    eval_steps: Annotated[
-        int | None,
-        typer.Option("--eval-steps", "--evaluate-every", min=1, help="Steps between evaluations."),
-    ] = None,
-    views: Annotated[
-        str | None,
-        typer.Option(help="Positives: dropout, neighbours or pairs, as for train.", rich_help_panel=_DATA),
+        int | None, typer.Option("--max-steps", "--steps", min=0, help="Optimizer steps of each trial.")
     ] = None,
     column: Columns = None,
     limit: Limit = None,
@@ -94,136 +91,118 @@ def sweep(
 
     Finished trials are kept: the same command goes on with a sweep that was stopped, and started twice, both share it.
     """
-    from ..sweep import run_sweep
-    from ..training.train import TrainingInterrupted
+    from ..sweep import run_sweep, run_sweep_on_ray
+    from ..training.trainer import TrainingInterrupted
     from ._progress import quiet_libraries
     from ._sweep_view import SweepView
 
-    quiet_libraries()
-    run: Callable[[SweepPlan, SweepWatcher], list[PointRecord]] = run_sweep
-    if runner == "ray":
-        from ..sweep.ray_runner import run_sweep_on_ray
-
-        per_trial: dict[str, Any] = {"cpus_per_trial": cpus_per_trial, "gpus_per_trial": gpus_per_trial}
-        run = partial(run_sweep_on_ray, address=ray_address, workers=workers, **per_trial)
-    elif runner != "local":
+    if max_steps == 0:
+        raise InputError("--max-steps 0 trains nothing: `distilface poolings` compares poolings without training.")
+    if runner not in ("local", "ray"):
         raise InputError(f"There is no runner {runner!r}: there are local and ray.")
     if (space is None) == (preset is None):
         raise InputError("Give --space FILE or --preset paper: one of them.")
     if preset not in (None, "paper"):
         raise InputError(f"There is no preset {preset!r}: there is paper.")
+    quiet_libraries()
+    train_arguments = [source, *(part for name in column or [] for part in ("--column", name))]
+    for name, value in (("--limit", limit), ("--sts-dir", sts_dir), ("--eval-file", eval_file)):
+        train_arguments += [name, str(value)] if value is not None else []
     plan = _plan(
-        source,
         space,
-        {"column": column, "limit": limit},
-        {"sts_dir": sts_dir, "eval_file": eval_file, "all_sets": all_sets},
-        {"max_steps": max_steps, "eval_steps": eval_steps, "views": views},
-        tuple(range(seed, seed + seeds)),
-        encoder=resolve_name(base),
-        train_arguments=_train_arguments(source, column, limit, sts_dir, eval_file),
+        given | ({"max_steps": max_steps} if max_steps else {}),
+        partial(training_data, source, column=column, limit=limit),
+        {"sts_dir": sts_dir, "eval_file": eval_file},
+        all_sets,
+        encoder=base,
+        seeds=tuple(range(seed, seed + seeds)),
         output=output,
         sampler=sampler,
         trials=trials,
         pruner=pruner,
         sampler_seed=seed,
         device=device,
+        train_arguments=tuple(train_arguments),
     )
+    run: Callable[[SweepPlan, SweepWatcher], list[ConfigurationRecord]] = run_sweep
+    if runner == "ray":
+        per_trial: dict[str, Any] = {"cpus_per_trial": cpus_per_trial, "gpus_per_trial": gpus_per_trial}
+        run = partial(run_sweep_on_ray, address=ray_address, workers=workers, **per_trial)
     try:
         with SweepView(plan) as view:
-            points = run(plan, view)
+            configurations = run(plan, view)
     except TrainingInterrupted:
         console().print(f"Stopped; everything is in {output}, and the same command goes on.")
         raise typer.Exit(130) from None
-    _show(points, plan.score_name, output)
-
-
-def _plan(
-    source: str,
-    space_file: Path | None,
-    text: dict[str, Any],
-    scoring: dict[str, Any],
-    given: dict[str, Any],
-    seeds: tuple[int, ...],
-    *,
-    encoder: str,
-    **options: Any,
-) -> SweepPlan:
-    """The sweep that the options name; everything that is wrong with it is said at once."""
-    from ..sweep import SweepPlan, paper_space, read_space
-    from ..sweep.checks import check_design, check_space, encoder_depth
-    from ..sweep.problems import Problems
-    from ..sweep.space import Space
-    from ..training.train import TrainingConfig
-
-    problems = Problems()
-    searched = Space(())
-    settings: dict[str, Any] = {}
-    listed: tuple[int, ...] = ()
-    if space_file is not None:
-        searched, settings, listed = read_space(space_file, problems)
-    elif depth := encoder_depth(encoder, problems):
-        searched = paper_space(depth)
-    trained = given["max_steps"] != 0
-    if space_file is None and not trained:
-        searched = searched.pooling
-    changes = settings | {name: value for name, value in given.items() if value}
-    config = TrainingConfig(encoder=encoder)
-    with problems.collected():
-        config = replace(config, **changes)
-    data = evaluator = final = None
-    with problems.collected():
-        data = training_data(source, config.views, **text)
-    with problems.collected():
-        final = _final_evaluator(scoring["sts_dir"]) if scoring.pop("all_sets") else None
-        if data is not None or scoring["sts_dir"] or scoring["eval_file"]:
-            data, evaluator = training_evaluator(data, all_sets=False, **scoring)
-    chosen = (listed or seeds) if trained else seeds[:1]
-    check_design(searched, options["sampler"], options["trials"], options["pruner"], trained, problems)
-    if searched.dimensions:
-        with_base = options["sampler"] == "one-at-a-time"
-        check_space(searched, config, data if trained else None, options["device"], problems, with_base)
-    else:  # an unreadable file, whose settings nobody knows
-        encoder_depth(encoder, problems)
-    problems.check()
-    assert data is not None
-    assert evaluator is not None
-    return SweepPlan(searched, config, data, evaluator, seeds=chosen, final=final, trained=trained, **options)
-
-
-def _train_arguments(
-    source: str, column: list[str] | None, limit: int | None, sts_dir: Path | None, eval_file: Path | None
-) -> tuple[str, ...]:
-    named = [("--column", name) for name in column or []]
-    named += [("--limit", limit), ("--sts-dir", sts_dir), ("--eval-file", eval_file)]  # type: ignore[list-item]
-    return (source, *(str(part) for option in named if option[1] is not None for part in option))
-
-
-def _final_evaluator(sts_dir: Path | None) -> Any:
-    from ..datasets.sts import AVERAGE6, load_sts
-    from ..evaluation.sts import STSEvaluator
-
-    if not sts_dir:
-        raise InputError("--all-sets needs --sts-dir.")
-    return STSEvaluator([load_sts(name, sts_dir) for name in AVERAGE6], write_csv=False)
-
-
-def _show(points: list[PointRecord], score: str, output: Path) -> None:
-    from ..sweep.report import write_report
-    from ._sweep_view import points_table
-
-    out = console()
-    page = write_report(output)
-    if not points:
-        out.print(f"No trial gave a score: {output / 'trials.csv'} says why.", style="yellow")
-        return
-    out.print(points_table(points[:10], score))
-    out.print(f"report: {page}   trials: {output / 'trials.csv'}   best model: {output / 'best'}")
+    _show(configurations, plan.score_name, output)
 
 
 def sweep_report(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a sweep, of one that still runs as well.")],
 ) -> None:
     """Draw the figures of a sweep and put them into one page, report.html."""
-    from ..sweep.report import write_report
+    from ..sweep import write_report
 
     console().print(f"report: {write_report(folder)}")
+
+
+def _plan(
+    space_file: Path | None,
+    given: dict[str, Any],
+    load_data: Callable[..., TextData],
+    scoring: dict[str, Path | None],
+    all_sets: bool,
+    *,
+    encoder: str,
+    seeds: tuple[int, ...],
+    **options: Any,
+) -> SweepPlan:
+    """The sweep that the options name; everything that is wrong with it is said at once."""
+    from ..datasets.sts import AVERAGE6, load_sts
+    from ..evaluation.sts import STSEvaluator
+    from ..sweep import Problems, Space, SweepPlan, paper_space, read_space
+    from ..sweep.plan import check_plan, num_hidden_layers
+
+    problems = Problems()
+    space, config = Space(()), TrainingConfig(encoder=encoder)
+    settings: dict[str, Any] = {}
+    listed: tuple[int, ...] = ()
+    data = evaluator = final = None
+    with problems.collected():
+        if space_file is None:
+            space = paper_space(num_hidden_layers(encoder))
+        else:
+            space, settings, listed = read_space(space_file, problems)
+    with problems.collected():
+        config = replace(config, **settings | given)
+    with problems.collected():
+        data = load_data(views=config.views)
+    with problems.collected():
+        if all_sets and not scoring["sts_dir"]:
+            raise InputError("--all-sets needs --sts-dir.")
+        if all_sets:
+            final = STSEvaluator([load_sts(name, scoring["sts_dir"]) for name in AVERAGE6], write_csv=False)
+        if data is not None or any(scoring.values()):
+            data, evaluator = training_evaluator(data, all_sets=False, **scoring)
+    read: dict[str, Any] = {"data": data, "evaluator": evaluator, "final": final}
+    plan = SweepPlan(space, config, seeds=listed or seeds, **read, **options)
+    if space.dimensions:
+        check_plan(plan, problems)
+    else:  # an unreadable file, whose settings nobody knows
+        with problems.collected():
+            num_hidden_layers(encoder)
+    problems.check()
+    return plan
+
+
+def _show(configurations: list[ConfigurationRecord], score: str, output: Path) -> None:
+    from ..sweep import write_report
+    from ._sweep_view import configurations_table
+
+    out = console()
+    page = write_report(output)
+    if not configurations:
+        out.print(f"No trial gave a score: {output / 'trials.csv'} says why.", style="yellow")
+        return
+    out.print(configurations_table(configurations[:10], score))
+    out.print(f"report: {page}   trials: {output / 'trials.csv'}   best model: {output / 'best'}")

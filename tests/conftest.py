@@ -190,6 +190,15 @@ def minilm() -> Path:
 
 
 @pytest.fixture(scope="session")
+def ray_cluster():
+    """A cluster on this machine, one for all tests."""
+    ray = pytest.importorskip("ray")
+    ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False, object_store_memory=200_000_000)
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture(scope="session")
 def templates_compiled_once():
     """Stock model cards, one a checkpoint, from a template that is compiled once: that is half of a tiny run's time."""
     import jinja2

@@ -1,4 +1,4 @@
-"""Hyperparameter search around our own training function: a space and a plan in, ranked points and a report out.
+"""Hyperparameter search around our own training function: a space in, ranked configurations and a report out.
 
 Example:
     ::
@@ -13,23 +13,22 @@ Example:
             pruner="median",
         )
         best = run_sweep(plan)[0]
-        print(best.point, best.mean, write_report(plan.output))
+        print(best.configuration, best.mean, write_report(plan.output))
 """
 
 from __future__ import annotations
 
-from .checks import checked
-from .local import run_sweep
-from .plan import SweepPlan
+from .plan import Problems, SweepPlan, checked
 from .ray_runner import run_sweep_on_ray
 from .report import write_report
-from .results import read_results
+from .run import SweepWatcher, run_sweep
 from .space import Choice, Range, Space
 from .space_file import paper_space, read_space
-from .watching import SweepWatcher
+from .store import read_results
 
 __all__ = [
     "Choice",
+    "Problems",
     "Range",
     "Space",
     "SweepPlan",

@@ -1,19 +1,27 @@
-"""What came of trials: a record a trial, a point over its seeds, and ``trials.csv``."""
+"""What came of a sweep: a record of each trial, a configuration over its seeds, and a sweep's folder read again."""
 
 from __future__ import annotations
 
 import csv
-from dataclasses import dataclass, field
+import shlex
+from dataclasses import dataclass, field, fields
+from functools import cached_property
 from statistics import mean, stdev
 from typing import TYPE_CHECKING, Any
 
+from ..training.config import TrainingConfig
+from ..training.history import read_history
 from ..utils.files import atomic_file
+from .space import Choice, Space, label_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-    from .space import Point
+    from .space import Configuration, Label
+
+AVERAGES = ("average5", "average6", "average")
+"""Scores that are means of others, the one that is shown first."""
 
 
 @dataclass(frozen=True)
@@ -46,14 +54,14 @@ class TrialRecord:
     Attributes:
         number: Its number in the sweep.
         key: The name of its folder.
-        point: What it tried.
+        configuration: What it tried.
         seed: With which seed.
         outcome: What came of it; None while it waits or runs.
     """
 
     number: int
     key: str
-    point: Point
+    configuration: Configuration
     seed: int
     outcome: Outcome | None
 
@@ -69,16 +77,16 @@ class TrialRecord:
 
 
 @dataclass(frozen=True)
-class PointRecord:
-    """A point with the trials of all its seeds.
+class ConfigurationRecord:
+    """A configuration with the trials of all its seeds.
 
     Attributes:
-        point: The point.
+        configuration: The configuration.
         trials: Its trials.
         wanted: Seeds asked for.
     """
 
-    point: Point
+    configuration: Configuration
     trials: tuple[TrialRecord, ...]
     wanted: int
 
@@ -103,9 +111,9 @@ class PointRecord:
         return mean(self.values)
 
     @property
-    def spread(self) -> float:
+    def std(self) -> float:
         """Standard deviation over seeds, 0 for a single one."""
-        return spread_of(self.values)
+        return std_of(self.values)
 
     def scores(self) -> dict[str, list[float]]:
         """Every score of the complete trials, by name."""
@@ -116,39 +124,44 @@ class PointRecord:
                     found.setdefault(name, []).append(value)
         return found
 
+    def best_trial(self, greater_is_better: bool) -> TrialRecord:
+        """The trial of its best seed."""
+        choose = max if greater_is_better else min
+        return choose((trial for trial in self.trials if trial.score is not None), key=lambda trial: trial.score or 0.0)
 
-def spread_of(values: list[float]) -> float:
+
+def std_of(values: list[float]) -> float:
     """Standard deviation, 0 for a single value."""
     return stdev(values) if len(values) > 1 else 0.0
 
 
-def points_of(trials: Iterable[TrialRecord], wanted: int) -> list[PointRecord]:
-    """Trials put together by point, in the order of their first ones."""
+def by_configuration(trials: Iterable[TrialRecord], wanted: int) -> list[ConfigurationRecord]:
+    """Trials put together by configuration, in the order of their first ones."""
     found: dict[tuple[Any, ...], list[TrialRecord]] = {}
     for trial in trials:
-        found.setdefault(tuple(trial.point.items()), []).append(trial)
-    return [PointRecord(group[0].point, tuple(group), wanted) for group in found.values()]
+        found.setdefault(tuple(trial.configuration.items()), []).append(trial)
+    return [ConfigurationRecord(group[0].configuration, tuple(group), wanted) for group in found.values()]
 
 
-def ranked(points: Iterable[PointRecord], greater_is_better: bool) -> list[PointRecord]:
-    """Points with a score, best first; those that lack a seed come after those that lack none."""
+def ranked(configurations: Iterable[ConfigurationRecord], greater_is_better: bool) -> list[ConfigurationRecord]:
+    """Those with a score, best first; those that lack a seed come after those that lack none."""
     sign = -1 if greater_is_better else 1
-    return sorted((point for point in points if point.values), key=lambda point: (not point.whole, sign * point.mean))
-
-
-def best_trial(point: PointRecord, greater_is_better: bool) -> TrialRecord:
-    """The best seed of a point."""
-    choose = max if greater_is_better else min
-    return choose((trial for trial in point.trials if trial.score is not None), key=lambda trial: trial.score or 0.0)
+    return sorted((one for one in configurations if one.values), key=lambda one: (not one.whole, sign * one.mean))
 
 
 def write_trials(trials: Iterable[TrialRecord], path: Path) -> None:
-    """Write ``trials.csv``: a row a finished trial, atomically.
+    """Write ``trials.csv``, a row for each finished trial, atomically.
 
     Columns: ``trial``; ``status``; the searched fields; ``seed``; ``score``, the one that decides; ``step``, the kept
-    one; ``steps``, trained; ``seconds``; ``key``, the name of its folder; one column a score; ``reason``.
+    one; ``steps``, trained; ``seconds``; ``key``, the name of its folder; a column for each score; ``reason``.
     """
-    rows = [_row(trial, trial.outcome) for trial in trials if trial.outcome]
+    rows: list[dict[str, Any]] = []
+    for trial in trials:
+        if outcome := trial.outcome:
+            row = {"trial": trial.number, "status": outcome.status, **trial.configuration, "seed": trial.seed}
+            row |= {"score": outcome.score, "step": outcome.step, "steps": outcome.steps}
+            row |= {"seconds": round(outcome.seconds, 1), "key": trial.key, **outcome.scores, "reason": outcome.reason}
+            rows.append(row)
     columns = list(dict.fromkeys(name for row in rows for name in row if name != "reason"))
     with atomic_file(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, [*columns, "reason"], lineterminator="\n")
@@ -156,7 +169,102 @@ def write_trials(trials: Iterable[TrialRecord], path: Path) -> None:
         writer.writerows(rows)
 
 
-def _row(trial: TrialRecord, outcome: Outcome) -> dict[str, Any]:
-    row = {"trial": trial.number, "status": outcome.status, **trial.point, "seed": trial.seed}
-    row |= {"score": outcome.score, "step": outcome.step, "steps": outcome.steps, "seconds": round(outcome.seconds, 1)}
-    return row | {"key": trial.key} | outcome.scores | {"reason": outcome.reason}
+@dataclass
+class SweepResults:
+    """What a sweep's folder holds.
+
+    Attributes:
+        folder: The folder.
+        record: The content of ``sweep.json``.
+        trials: All trials.
+    """
+
+    folder: Path
+    record: dict[str, Any]
+    trials: tuple[TrialRecord, ...]
+
+    def __post_init__(self) -> None:
+        self.plan: dict[str, Any] = self.record["plan"]
+        self.score_name: str = self.plan["score"]
+        self.greater_is_better: bool = self.record["greater_is_better"]
+        self.space = Space.from_dict(self.plan["space"])
+
+    @cached_property
+    def configurations(self) -> list[ConfigurationRecord]:
+        """The configurations with a score, best first."""
+        return ranked(by_configuration(self.trials, len(self.plan["seeds"])), self.greater_is_better)
+
+    @property
+    def best(self) -> ConfigurationRecord | None:
+        """The best configuration."""
+        return self.configurations[0] if self.configurations else None
+
+    @property
+    def best_trial(self) -> TrialRecord | None:
+        """The best seed of the best configuration."""
+        return self.best.best_trial(self.greater_is_better) if self.best else None
+
+    @cached_property
+    def score_names(self) -> list[str]:
+        """The scores of complete trials: the one that decides, the sets, their average."""
+        names = dict.fromkeys(name for one in self.configurations for name in one.scores())
+        average = next((name for name in AVERAGES if name in names), self.score_name)
+        sets = [name for name in names if name not in AVERAGES]
+        return list(dict.fromkeys([self.score_name, *sets, average]))
+
+    def by_value(self, name: str) -> dict[Label, ConfigurationRecord]:
+        """For each value of a listed field the configuration that represents it, in the order of the values.
+
+        In a one-at-a-time design that is the base with this value; else the best configuration with it.
+        """
+        base = self.base_configuration
+        found: dict[Label, ConfigurationRecord] = {}
+        for one in self.configurations:
+            if base is None or all(one.configuration[other] == base[other] for other in base if other != name):
+                found.setdefault(one.configuration[name], one)
+        labels = self.listed[name].labels
+        numbers = all(isinstance(label, int | float) for label in labels)
+        in_order = sorted(labels) if numbers else labels  # type: ignore[type-var]
+        return {label: found[label] for label in in_order if label in found}
+
+    @property
+    def listed(self) -> dict[str, Choice]:
+        """The fields that have a list of values, not a range."""
+        return {d.name: d for d in self.space.dimensions if isinstance(d, Choice)}
+
+    @property
+    def base_configuration(self) -> Configuration | None:
+        """The base of a one-at-a-time design."""
+        is_design = self.plan["sampler"] == "one-at-a-time"
+        return {name: choice.labels[0] for name, choice in self.listed.items()} if is_design else None
+
+    def curve(self, trial: TrialRecord) -> list[tuple[int, float]]:
+        """The deciding score of a trial by step."""
+        path = self.folder / "trials" / trial.key / "history.csv"
+        rows = read_history(path) if path.exists() else []
+        return [(int(row["step"]), row[self.score_name]) for row in rows if self.score_name in row]
+
+    def rows_trained(self, trial: TrialRecord) -> int:
+        """Sentences or pairs that a trial was trained on: what it cost, whatever the machine."""
+        return int(self.config(trial)["batch_size"]) * trial.outcome.steps if trial.outcome else 0
+
+    def config(self, trial: TrialRecord) -> dict[str, Any]:
+        """The settings of a trial."""
+        return {**self.plan["base"], **self.space.changes(trial.configuration), "seed": trial.seed}
+
+    def best_command(self) -> str | None:
+        """The command line that trains the best trial again."""
+        if self.best_trial is None:
+            return None
+        defaults = {field.name: field.default for field in fields(TrainingConfig)}
+        command = ["distilface", "train", *(self.record["train_arguments"] or [self.record["source"]])]
+        for name, value in self.config(self.best_trial).items():
+            flag = "--base" if name == "encoder" else f"--{name.replace('_', '-')}"
+            text = str(label_of(value))
+            if value is None or (value == defaults[name] and name != "encoder"):
+                continue
+            if isinstance(value, bool):
+                command.append(flag if value else f"--no-{flag[2:]}")
+            else:  # a value such as -1,0 would be read as an option
+                command += [f"{flag}={text}"] if text.startswith("-") else [flag, text]
+        return shlex.join([*command, "--output", "run"])

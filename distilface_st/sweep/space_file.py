@@ -14,17 +14,16 @@ from .space import JOINT, POOLING_FIELDS, Choice, Range, Space, label_of
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from .problems import Problems
+    from .plan import Problems
 
-WHOLE = ("max_steps", "batch_size", "warmup_steps", "max_length", "eval_steps", "patience", "seed", "mini_batch_size")
-REAL = ("temperature", "learning_rate", "dropout", "weight_decay", "max_grad_norm")
-YES_NO = ("normalize", "trim", "symmetric")
-FIXED = ("encoder", "views")
-SEARCHABLE = tuple(field.name for field in fields(TrainingConfig) if field.name not in FIXED)
+KINDS = {field.name: str(field.type).removesuffix(" | None") for field in fields(TrainingConfig)}
+"""Types of a TrainingConfig's fields, as its source says them."""
+
+SEARCHABLE = tuple(name for name in KINDS if name not in ("encoder", "views"))
 """Fields of a TrainingConfig that a space may name."""
 
+_KIND_NAMES = {"int": "a whole number", "float": "a number", "bool": "true or false"}
 _RANGE_KEYS = ("low", "high", "log", "points")
-_JOINED = ", "
 
 
 def read_space(path: Path, problems: Problems) -> tuple[Space, dict[str, Any], tuple[int, ...]]:
@@ -40,12 +39,11 @@ def read_space(path: Path, problems: Problems) -> tuple[Space, dict[str, Any], t
     Returns:
         What could be read: the space, the shared settings, the seeds.
     """
-    nothing: tuple[Space, dict[str, Any], tuple[int, ...]] = (Space(()), {}, ())
     try:
         content = current_names(_parse(path.read_text(encoding="utf-8")), OLD_NAMES)
     except (OSError, ValueError) as error:
         problems.add(f"{path} cannot be read as a space: {error}")
-        return nothing
+        return Space(()), {}, ()
     base = content.pop("base", {})
     if not isinstance(base, dict):
         problems.add("base must be a table of settings.")
@@ -54,19 +52,18 @@ def read_space(path: Path, problems: Problems) -> tuple[Space, dict[str, Any], t
     unknown = [f"base.{name}" for name in base if name not in (*SEARCHABLE, "views")]
     unknown += [name for name in content if name not in (*SEARCHABLE, JOINT)]
     if unknown:
-        problems.add(f"Unknown: {_JOINED.join(unknown)}. Fields are {_JOINED.join((*SEARCHABLE, JOINT))}.")
+        problems.add(f"Unknown: {', '.join(unknown)}. Fields are {', '.join((*SEARCHABLE, JOINT))}.")
     base = {name: _typed(name, value, problems) for name, value in base.items() if f"base.{name}" not in unknown}
     given = {name: value for name, value in content.items() if name not in unknown}
     seeds = given.pop("seed", [])
-    if not isinstance(seeds, list) or not all(_is_number(seed, True) and seed >= 0 for seed in seeds):
+    if not isinstance(seeds, list) or not all(_is_a("int", seed) and seed >= 0 for seed in seeds):
         problems.add("seed must be a list of whole numbers of at least 0.")
         seeds = []
     dimensions = [_dimension(name, value, problems) for name, value in given.items()]
     if not dimensions and not problems.found:
         problems.add(f"{path} names no field to search.")
-    twice = sorted({*POOLING_FIELDS} & {*given}) if JOINT in given else []
-    if twice:
-        problems.add(f"{JOINT} and {_JOINED.join(twice)} decide the same settings: name one of them.")
+    if JOINT in given and (twice := sorted({*POOLING_FIELDS} & {*given})):
+        problems.add(f"{JOINT} and {', '.join(twice)} decide the same settings: name one of them.")
     return Space(tuple(d for d in dimensions if d)), base, tuple(dict.fromkeys(seeds))
 
 
@@ -123,38 +120,34 @@ def _dimension(name: str, value: Any, problems: Problems) -> Choice | Range | No
         problems.add(f"{name} is an empty list: give one value or more.")
         return None
     if name == JOINT:
-        return _poolings(value, problems)
-    values = {label_of(typed): typed for typed in (_typed(name, each, problems) for each in value)}
-    return Choice(name, tuple(values.values()))
-
-
-def _poolings(values: list[Any], problems: Problems) -> Choice | None:
-    named = tuple(values[0]) if isinstance(values[0], dict) else ()
-    if not named or not all(isinstance(each, dict) and set(each) == set(named) <= {*POOLING_FIELDS} for each in values):
-        problems.add(f"{JOINT} must list tables, all with the same fields of {_JOINED.join(POOLING_FIELDS)}.")
-        return None
-    typed = [{name: _typed(name, each[name], problems) for name in named} for each in values]
-    return Choice(JOINT, tuple({label_of(each): each for each in typed}.values()))
+        named = tuple(value[0]) if isinstance(value[0], dict) else ()
+        alike = all(isinstance(table, dict) and set(table) == set(named) for table in value)
+        if not named or not alike or not set(named) <= set(POOLING_FIELDS):
+            problems.add(f"{JOINT} must list tables, all with the same fields of {', '.join(POOLING_FIELDS)}.")
+            return None
+        typed = [{part: _typed(part, table[part], problems) for part in named} for table in value]
+    else:
+        typed = [_typed(name, each, problems) for each in value]
+    return Choice(name, tuple({label_of(each): each for each in typed}.values()))
 
 
 def _range(name: str, value: dict[str, Any], problems: Problems) -> Range | None:
-    wrong = [key for key in value if key not in _RANGE_KEYS]
-    if wrong:
-        problems.add(f"{name} has {_JOINED.join(wrong)}: a range has {_JOINED.join(_RANGE_KEYS)}.")
-    if name not in (*WHOLE, *REAL):
+    if wrong := [key for key in value if key not in _RANGE_KEYS]:
+        problems.add(f"{name} has {', '.join(wrong)}: a range has {', '.join(_RANGE_KEYS)}.")
+    kind = KINDS.get(name)
+    if kind not in ("int", "float"):
         problems.add(f"{name} takes a list, not a range.")
         return None
     low, high, log, points = (value.get(key) for key in _RANGE_KEYS)
-    if not all(_is_number(end, name in WHOLE) for end in (low, high)):
-        kind = "whole numbers" if name in WHOLE else "numbers"
-        problems.add(f"{name} needs low and high, both {kind}.")
+    if not _is_a(kind, low) or not _is_a(kind, high):
+        problems.add(f"{name} needs low and high, both {'whole numbers' if kind == 'int' else 'numbers'}.")
         return None
-    if name in REAL:
+    if kind == "float":
         low, high = float(low), float(high)  # type: ignore[arg-type]
     if not low < high or (log and low <= 0):  # type: ignore[operator]
         problems.add(f"{name} goes from {low} to {high}: low must be below high" + (", and above 0." if log else "."))
         return None
-    if points is not None and not (_is_number(points, True) and points >= 2):
+    if points is not None and not (_is_a("int", points) and points >= 2):
         problems.add(f"{name} has points = {points!r}: give a whole number of at least 2.")
         return None
     return Range(name, low, high, bool(log), points)  # type: ignore[arg-type]
@@ -162,20 +155,19 @@ def _range(name: str, value: dict[str, Any], problems: Problems) -> Range | None
 
 def _typed(name: str, value: Any, problems: Problems) -> Any:
     """The value as a TrainingConfig takes it."""
-    if name in WHOLE and not _is_number(value, True):
-        problems.add(f"{name} has {value!r}, which is not a whole number.")
-    elif name in REAL and not _is_number(value, False):
-        problems.add(f"{name} has {value!r}, which is not a number.")
-    elif name in YES_NO and not isinstance(value, bool):
-        problems.add(f"{name} has {value!r}: it is true or false.")
-    elif name in REAL:
+    kind = KINDS[name]
+    if kind in _KIND_NAMES and not _is_a(kind, value):
+        problems.add(f"{name} has {value!r}, which is not {_KIND_NAMES[kind]}.")
+    elif kind == "float":
         return float(value)
     elif name in ("layers", "pooling_mode") and isinstance(value, list):
         return tuple(value)
-    elif name not in (*WHOLE, *REAL, *YES_NO) and not isinstance(value, str):
+    elif kind not in _KIND_NAMES and not isinstance(value, str):
         problems.add(f"{name} has {value!r}, which is not a name.")
     return value
 
 
-def _is_number(value: Any, whole: bool) -> bool:
-    return isinstance(value, int if whole else int | float) and not isinstance(value, bool)
+def _is_a(kind: str, value: Any) -> bool:
+    if kind == "bool" or isinstance(value, bool):  # to Python, True is a number
+        return kind == "bool" and isinstance(value, bool)
+    return isinstance(value, int if kind == "int" else int | float)

@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import random
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
-from ..errors import InputError, MissingExtraError
+from ..errors import InputError
 from ..training.config import OLD_NAMES
-from ..utils.deprecation import current_names
-from ..utils.files import write_json
+from ..utils.extras import require
+from ..utils.files import read_json, write_json
 from ..utils.provenance import provenance
-from .designs import grid
-from .plan import trial_key
-from .records import Outcome, TrialRecord
+from .records import Outcome, SweepResults, TrialRecord
+from .space import grid
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from optuna import Study
@@ -29,25 +27,11 @@ if TYPE_CHECKING:
 
     from ..training.config import TrainingConfig
     from .plan import SweepPlan
-    from .space import Point
+    from .space import Configuration
 
 RECORD = "sweep.json"
 _JOURNAL = "optuna.log"
 _DRAWS_BEFORE_CHANCE = 20
-
-
-class _JournalLock:
-    """A lock of Optuna's journal that ends with the process that holds it."""
-
-    def __init__(self, path: Path) -> None:
-        self._lock = FileLock(path)
-
-    def acquire(self) -> bool:
-        self._lock.acquire()
-        return True
-
-    def release(self) -> None:
-        self._lock.release()
 
 
 @dataclass(frozen=True)
@@ -58,7 +42,7 @@ class Claim:
         trial: Optuna's.
         config: The settings.
         folder: The trial's folder.
-        lock: Held until the trial is told.
+        lock: Held until the trial's outcome is stored.
     """
 
     trial: Trial
@@ -67,43 +51,8 @@ class Claim:
     lock: FileLock
 
 
-def open_study(folder: Path, create: bool, maximize: bool = True) -> Study:
-    """Optuna's study of a sweep, to look at or go on with.
-
-    Raises:
-        InputError: There is none.
-        MissingExtraError: Optuna is not installed.
-    """
-    try:
-        import optuna
-        from optuna.storages import JournalStorage
-        from optuna.storages.journal import JournalFileBackend
-    except ImportError as error:
-        raise MissingExtraError("A sweep", "sweep") from error
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    if not create and not (folder / _JOURNAL).exists():
-        raise InputError(f"{folder} holds no sweep.")
-    lock: Any = _JournalLock(folder / f"{_JOURNAL}.lock")
-    storage = JournalStorage(JournalFileBackend(str(folder / _JOURNAL), lock_obj=lock))
-    if not create:
-        return optuna.load_study(study_name="sweep", storage=storage)
-    direction = optuna.study.StudyDirection.MAXIMIZE if maximize else optuna.study.StudyDirection.MINIMIZE
-    return optuna.create_study(study_name="sweep", storage=storage, direction=direction, load_if_exists=True)
-
-
-def records(study: Study) -> list[TrialRecord]:
-    """The trials of a study, in order and numbered so: Optuna also counts draws that came to a point tried before."""
-    found: list[TrialRecord] = []
-    for frozen in study.get_trials(deepcopy=False):
-        attrs = frozen.user_attrs
-        if "key" in attrs:
-            outcome = Outcome(**attrs["outcome"]) if "outcome" in attrs and frozen.state.is_finished() else None
-            found.append(TrialRecord(len(found), attrs["key"], attrs["point"], attrs["seed"], outcome))
-    return found
-
-
 class SweepStore:
-    """Hands out trials and takes what came of them; any number of processes may each have one on the same folder.
+    """Hands out trials and stores their outcomes; any number of processes may each have one on the same folder.
 
     Args:
         plan: The sweep.
@@ -117,22 +66,15 @@ class SweepStore:
         self.plan = plan
         self.trials_folder = plan.output / "trials"
         self.trials_folder.mkdir(parents=True, exist_ok=True)
-        self._lock = FileLock(plan.output / "sweep.lock")
-        with self._lock:
+        self.lock = FileLock(plan.output / "sweep.lock")  # held to choose a trial, or to tidy
+        with self.lock:
             self._begin()
-            self.study = open_study(plan.output, create=True, maximize=plan.evaluator.greater_is_better)
-            self.study.pruner = _pruner(plan)
+            self.study = _open_study(plan)
             self._enqueue(plan.design())
-
-    @contextmanager
-    def exclusive(self) -> Iterator[None]:
-        """Keep all other processes of the sweep from choosing or tidying."""
-        with self._lock:
-            yield
 
     def records(self) -> list[TrialRecord]:
         """All trials so far."""
-        return records(self.study)
+        return _records(self.study)
 
     def number(self, claim: Claim) -> int:
         """The number of a trial."""
@@ -142,7 +84,7 @@ class SweepStore:
         """The next trial to run: one whose process died, else one that waits, else a new one; None if there is none."""
         from optuna.trial import Trial, TrialState
 
-        with self._lock:
+        with self.lock:
             for frozen in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
                 if "key" not in frozen.user_attrs:  # its process died while drawing it
                     self.study.tell(frozen.number, state=TrialState.FAIL)
@@ -153,7 +95,7 @@ class SweepStore:
             return self._claim(self.study.ask())
 
     def tell(self, claim: Claim, outcome: Outcome) -> None:
-        """Store what came of a trial, and let go of it."""
+        """Store what came of a trial, and release it."""
         from optuna.trial import TrialState
 
         claim.trial.set_user_attr("outcome", asdict(outcome))
@@ -164,6 +106,7 @@ class SweepStore:
         claim.lock.release()
 
     def _begin(self) -> None:
+        """Write ``sweep.json``, or compare the plan with the one it holds."""
         path, spec = self.plan.output / RECORD, self.plan.to_dict()
         if not path.exists():
             known = {
@@ -174,7 +117,7 @@ class SweepStore:
             }
             write_json(path, provenance(seed=self.plan.sampler_seed, **known, plan=spec))
             return
-        before = read_record(self.plan.output)["plan"]
+        before = _read_record(self.plan.output)["plan"]
         changed = [name for name, value in spec.items() if before.get(name) != value]
         if changed:
             raise InputError(
@@ -192,73 +135,120 @@ class SweepStore:
             lock.acquire(blocking=False)
         except Timeout:
             return None
-        self.plan.searched.suggest(trial)
-        return Claim(trial, self.plan.config(attrs["point"], attrs["seed"]), folder, lock)
+        self.plan.searched.suggest(trial)  # Optuna keeps parameters only of what was suggested
+        return Claim(trial, self.plan.config(_current_names(attrs["point"]), attrs["seed"]), folder, lock)
 
-    def _enqueue(self, points: list[Point]) -> None:
-        known = {record.key for record in self.records()}
-        for point, seed in product(points, self.plan.seeds):
-            attrs = self._attributes(point, seed)
-            if attrs["key"] not in known:
-                self.study.enqueue_trial(dict(point), user_attrs=attrs)
-
-    def _attributes(self, point: Point, seed: int) -> dict[str, Any]:
-        return {"point": point, "seed": seed, "key": trial_key(self.plan.config(point, seed))}
+    def _enqueue(self, configurations: list[Configuration]) -> None:
+        known = {(frozenset(record.configuration.items()), record.seed) for record in self.records()}
+        for configuration, seed in product(configurations, self.plan.seeds):
+            if (frozenset(configuration.items()), seed) not in known:
+                settings = json.dumps(self.plan.config(configuration, seed).to_dict(), sort_keys=True)
+                key = hashlib.sha256(settings.encode()).hexdigest()[:12]
+                attrs = {"point": configuration, "seed": seed, "key": key}
+                self.study.enqueue_trial(dict(configuration), user_attrs=attrs)
 
     def _draw(self) -> bool:
-        """Have TPE choose a new point, and queue it with each seed."""
+        """Have TPE choose a new configuration, and queue it with each seed."""
         if self.plan.sampler != "tpe":
             return False
-        tried = {tuple(record.point.items()) for record in self.records()}
-        space = self.plan.searched
-        if len(tried) >= min(self.plan.trials, space.size or self.plan.trials):
-            return False
-        for draw in range(_DRAWS_BEFORE_CHANCE):
-            point = self._suggest(len(tried) * _DRAWS_BEFORE_CHANCE + draw)
-            if tuple(point.items()) not in tried:
-                break
-        else:
-            left = [point for point in grid(space) if tuple(point.items()) not in tried]
-            point = random.Random(self.plan.sampler_seed + len(tried)).choice(left)
-        self._enqueue([point])
-        return True
-
-    def _suggest(self, draw: int) -> Point:
-        """What TPE suggests; its chance is that of this draw alone, so that a sweep that goes on draws the same."""
         from optuna.samplers import TPESampler
         from optuna.trial import TrialState
 
-        startup = max(4, min(10, self.plan.trials // 3)) * len(self.plan.seeds)
-        self.study.sampler = TPESampler(seed=self.plan.sampler_seed * 1_000_003 + draw, n_startup_trials=startup)
-        trial = self.study.ask()
-        point = self.plan.searched.suggest(trial)
-        self.study.tell(trial, state=TrialState.FAIL)  # it is queued anew, with its seeds
-        return point
+        space, trials, seed = self.plan.searched, self.plan.trials, self.plan.sampler_seed
+        tried = {frozenset(record.configuration.items()) for record in self.records()}
+        if len(tried) >= min(trials, space.size or trials):
+            return False
+        startup = max(4, min(10, trials // 3)) * len(self.plan.seeds)
+        for draw in range(_DRAWS_BEFORE_CHANCE):
+            # Each draw has random numbers of its own, so that a sweep that was stopped goes on with the same draws.
+            own_seed = seed * 1_000_003 + len(tried) * _DRAWS_BEFORE_CHANCE + draw
+            self.study.sampler = TPESampler(seed=own_seed, n_startup_trials=startup)
+            trial = self.study.ask()
+            chosen = space.suggest(trial)
+            self.study.tell(trial, state=TrialState.FAIL)  # it is queued anew, with its seeds
+            if frozenset(chosen.items()) not in tried:
+                break
+        else:
+            left = [one for one in grid(space) if frozenset(one.items()) not in tried]
+            chosen = random.Random(seed + len(tried)).choice(left)
+        self._enqueue([chosen])
+        return True
 
 
-def read_record(folder: Path) -> dict[str, Any]:
-    """What ``sweep.json`` says.
+def read_results(folder: Path) -> SweepResults:
+    """Read a sweep's folder, of one that still runs as well.
 
     Raises:
-        InputError: It is missing or damaged.
+        InputError: It holds no sweep.
+        MissingExtraError: Optuna is not installed.
     """
-    path = folder / RECORD
-    if not path.exists():
+    record = _read_record(folder)
+    optuna = _quiet_optuna()
+    if not (folder / _JOURNAL).exists():
         raise InputError(f"{folder} holds no sweep.")
-    try:
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        _ = found["plan"]["space"], found["plan"]["seeds"], found["plan"]["score"], found["greater_is_better"]
-        found["plan"]["base"] = current_names(found["plan"]["base"], OLD_NAMES)
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path} is damaged: {error!r}") from error
+    study = optuna.load_study(study_name="sweep", storage=_storage(folder))
+    return SweepResults(folder, record, tuple(_records(study)))
+
+
+def _quiet_optuna() -> Any:
+    optuna = require("optuna", "A sweep", "sweep")
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    return optuna
+
+
+def _open_study(plan: SweepPlan) -> Study:
+    optuna = _quiet_optuna()
+    pruner = optuna.pruners.NopPruner()
+    if plan.pruner == "median":
+        pruner = optuna.pruners.MedianPruner(n_startup_trials=4)
+    elif plan.pruner == "hyperband":
+        pruner = optuna.pruners.HyperbandPruner(min_resource=plan.base.eval_steps, max_resource=plan.base.max_steps)
+    study: Study = optuna.create_study(
+        study_name="sweep",
+        storage=_storage(plan.output),
+        pruner=pruner,
+        direction="maximize" if plan.evaluator.greater_is_better else "minimize",
+        load_if_exists=True,
+    )
+    return study
+
+
+def _storage(folder: Path) -> Any:
+    from optuna.storages import JournalStorage
+    from optuna.storages.journal import JournalFileBackend
+
+    # Optuna's own locks outlive a process that is killed while it holds one; the system's, which FileLock uses, do not.
+    lock: Any = FileLock(folder / f"{_JOURNAL}.lock")
+    return JournalStorage(JournalFileBackend(str(folder / _JOURNAL), lock_obj=lock))
+
+
+def _records(study: Study) -> list[TrialRecord]:
+    """The trials of a study, in order and numbered so: Optuna also counts draws that chose what was tried before."""
+    found: list[TrialRecord] = []
+    for frozen in study.get_trials(deepcopy=False):
+        attrs = frozen.user_attrs
+        if "key" in attrs:
+            outcome = Outcome(**attrs["outcome"]) if "outcome" in attrs and frozen.state.is_finished() else None
+            configuration = _current_names(attrs["point"])
+            found.append(TrialRecord(len(found), attrs["key"], configuration, attrs["seed"], outcome))
     return found
 
 
-def _pruner(plan: SweepPlan) -> Any:
-    from optuna import pruners
+def _read_record(folder: Path) -> dict[str, Any]:
+    try:
+        found = read_json(folder / RECORD)
+        plan = found["plan"]
+        _ = plan["space"], plan["base"], plan["seeds"], plan["sampler"], plan["score"], found["greater_is_better"]
+    except FileNotFoundError:
+        raise InputError(f"{folder} holds no sweep.") from None
+    except (KeyError, TypeError) as error:
+        raise InputError(f"{folder / RECORD} is damaged: {error!r}") from error
+    if not plan.get("trained", True):
+        raise InputError(f"{folder} compares poolings without training: `distilface poolings` does that now.")
+    plan["base"], plan["space"] = _current_names(plan["base"]), _current_names(plan["space"])
+    return found
 
-    if plan.pruner == "median":
-        return pruners.MedianPruner(n_startup_trials=4)
-    if plan.pruner == "hyperband":
-        return pruners.HyperbandPruner(min_resource=plan.base.eval_steps, max_resource=plan.base.max_steps)
-    return pruners.NopPruner()
+
+def _current_names(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings of a sweep that version 0.1 began."""
+    return {OLD_NAMES.get(name, name): value for name, value in settings.items()}

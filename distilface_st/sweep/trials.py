@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import time
 from collections.abc import Callable
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers import TrainerCallback
+from typing_extensions import override
 
 from ..errors import InputError
 from ..models.load import load_model
@@ -17,10 +17,8 @@ from ..training.config import resolve_precision
 from ..training.history import as_scores
 from ..training.run_record import last_checkpoint
 from ..training.train import TrainingInterrupted, model_from_config, train
-from ..utils.files import write_json
+from ..utils.files import read_json, write_json
 from .records import Outcome
-from .tokens import tokens_of
-from .untrained import trial_evaluator, untrained_outcome
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -33,9 +31,6 @@ if TYPE_CHECKING:
 
 Report = Callable[[float, int], bool]
 """Takes a score and its step; answers whether the trial is hopeless."""
-
-StepWatcher = Callable[[int], None]
-"""Told each finished step."""
 
 _DEATHS_ALLOWED = 5
 _STARTS = "starts.json"
@@ -51,18 +46,26 @@ class Pruned(Exception):  # noqa: N818 (what happened is no error)
         self.score = score
 
 
-class Judge(TrainerCallback):
+class PruningCallback(TrainerCallback):
     """Reports each evaluation after the first step, and ends a hopeless trial.
 
     Args:
         metric: The metric that decides.
-        report: Where to.
+        report: Called with each score; answers whether the trial is hopeless.
+        on_step: Called with the number of each finished step.
     """
 
-    def __init__(self, metric: str, report: Report) -> None:
+    def __init__(self, metric: str, report: Report, on_step: Callable[[int], None] | None = None) -> None:
         self._metric = metric
         self._report = report
+        self._on_step = on_step
 
+    @override
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        if self._on_step:
+            self._on_step(state.global_step)
+
+    @override
     def on_evaluate(
         self,
         args: TrainingArguments,
@@ -71,7 +74,6 @@ class Judge(TrainerCallback):
         metrics: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
-        """Report the score."""
         if not metrics or f"eval_{self._metric}" not in metrics or state.global_step == 0:
             return
         (score,) = as_scores({self._metric: metrics[f"eval_{self._metric}"]}).values()
@@ -79,17 +81,12 @@ class Judge(TrainerCallback):
             raise Pruned(state.global_step, score)
 
 
-class _StepTeller(TrainerCallback):
-    def __init__(self, tell: StepWatcher) -> None:
-        self._tell = tell
-
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Tell it."""
-        self._tell(state.global_step)
-
-
 def run_trial(
-    plan: SweepPlan, config: TrainingConfig, folder: Path, report: Report, on_step: StepWatcher | None = None
+    plan: SweepPlan,
+    config: TrainingConfig,
+    folder: Path,
+    report: Report,
+    on_step: Callable[[int], None] | None = None,
 ) -> Outcome:
     """Run a trial, or go on with one that was stopped; its model is left in its folder.
 
@@ -97,23 +94,33 @@ def run_trial(
         plan: The sweep.
         config: The trial's settings.
         folder: The trial's folder.
-        report: Told each score; judges.
-        on_step: Told each finished step.
+        report: Called with each score and its step; answers whether the trial is hopeless.
+        on_step: Called with the number of each finished step.
 
     Raises:
         TrainingInterrupted: A signal came; the trial goes on when it is run again.
     """
     start = time.perf_counter()
     try:
-        _count_death(folder)
-        if not plan.trained:
-            return untrained_outcome(plan, config)
-        run = _finished_run(folder) or _train(plan, config, folder, report, on_step)
+        _count_start(folder)
+        record = folder / "run.json"
+        run = read_json(record) if record.exists() else {}
+        if run.get("status") != "finished":
+            run = train(
+                model_from_config(config, device=plan.device),
+                plan.data,
+                config,
+                folder,
+                evaluator=plan.evaluator,
+                resume=record.exists(),
+                device=plan.device,
+                callbacks=[PruningCallback(str(plan.evaluator.primary_metric), report, on_step)],
+            ).run
         score = run["scores_after"][plan.score_name]
         scores = run["scores_after"] | _final_scores(plan, config, folder)
         return Outcome("complete", score, scores, run["kept_step"], run["steps"], run["seconds"])
     except (TrainingInterrupted, KeyboardInterrupt):
-        (folder / _STARTS).unlink(missing_ok=True)  # no death: someone asked for it
+        (folder / _STARTS).unlink(missing_ok=True)  # someone asked for it: this start did not fail
         raise
     except Pruned as pruned:
         seconds = time.perf_counter() - start
@@ -124,17 +131,7 @@ def run_trial(
         return Outcome("failed", seconds=time.perf_counter() - start, reason=reason)
 
 
-def optuna_report(trial: Trial) -> Report:
-    """A report to Optuna, whose pruner answers."""
-
-    def report(score: float, step: int) -> bool:
-        note_score(trial, score, step)
-        return trial.should_prune()
-
-    return report
-
-
-def note_score(trial: Trial, score: float, step: int) -> None:
+def report_score(trial: Trial, score: float, step: int) -> None:
     """Give Optuna a score, once: a trial that went on from a checkpoint may come by an evaluation again."""
     if step not in trial.study.get_trials(deepcopy=False)[trial.number].intermediate_values:
         trial.report(score, step)
@@ -142,29 +139,9 @@ def note_score(trial: Trial, score: float, step: int) -> None:
 
 def discard(folder: Path) -> None:
     """Drop what takes room in a trial's folder; its history and record stay."""
-    for name in ("checkpoints", "model"):
-        shutil.rmtree(folder / name, ignore_errors=True)
-    for unfinished in folder.glob(".model.*"):  # of a process that was killed while it saved
-        shutil.rmtree(unfinished, ignore_errors=True)
-
-
-def _train(
-    plan: SweepPlan, config: TrainingConfig, folder: Path, report: Report, on_step: StepWatcher | None
-) -> dict[str, Any]:
-    model = model_from_config(config, device=plan.device)
-    teller = [_StepTeller(on_step)] if on_step else []
-    with tokens_of(plan.base.encoder).used_by(model):
-        result = train(
-            model,
-            plan.data,
-            config,
-            folder,
-            evaluator=trial_evaluator(plan, config),
-            resume=(folder / "run.json").exists(),
-            device=plan.device,
-            callbacks=[*teller, Judge(str(plan.evaluator.primary_metric), report)],
-        )
-    return result.run
+    unfinished = folder.glob(".model.*")  # of a process that was killed while it saved
+    for name in (folder / "checkpoints", folder / "model", *unfinished):
+        shutil.rmtree(name, ignore_errors=True)
 
 
 def _final_scores(plan: SweepPlan, config: TrainingConfig, folder: Path) -> dict[str, float]:
@@ -174,23 +151,16 @@ def _final_scores(plan: SweepPlan, config: TrainingConfig, folder: Path) -> dict
     model = load_model(folder / "model", device=plan.device)
     half = resolve_precision(config.precision, model.device.type)
     dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(half, torch.float32)
-    tokens = tokens_of(plan.base.encoder).used_by(model)
-    with tokens, torch.autocast(model.device.type, dtype=dtype, enabled=half != "fp32"):
+    with torch.autocast(model.device.type, dtype=dtype, enabled=half != "fp32"):
         return as_scores(dict(plan.final(model)))  # type: ignore[arg-type]
 
 
-def _finished_run(folder: Path) -> dict[str, Any] | None:
-    path = folder / "run.json"
-    run: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    return run if run.get("status") == "finished" else None
-
-
-def _count_death(folder: Path) -> None:
+def _count_start(folder: Path) -> None:
     """Refuse a trial whose process was killed again and again without getting further: for lack of memory, say."""
     path = folder / _STARTS
     checkpoint = last_checkpoint(folder / "checkpoints")
     step = int(checkpoint.name.split("-")[1]) if checkpoint else 0
-    before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    before = read_json(path) if path.exists() else {}
     starts = before["starts"] + 1 if before.get("step") == step else 1
     if starts > _DEATHS_ALLOWED:
         raise InputError(f"Its process was stopped {_DEATHS_ALLOWED} times after step {step}: not enough memory?")

@@ -28,8 +28,7 @@ from distilface_st.datasets.sts import load_sts
 from distilface_st.distillation.student import make_student
 from distilface_st.models.save import save_model
 from distilface_st.pretrained import bundled_encoder
-from distilface_st.sweep import SweepPlan, read_results, read_space, write_report
-from distilface_st.sweep.problems import Problems
+from distilface_st.sweep import Problems, SweepPlan, read_results, read_space, write_report
 from distilface_st.sweep.records import Outcome, write_trials
 from distilface_st.sweep.store import SweepStore
 from distilface_st.training.train import TrainingConfig
@@ -42,7 +41,6 @@ SENTENCES = ["wiki/sentences.txt.gz"]
 PAPER = ["--preset", "paper", "--sampler", "one-at-a-time", "--max-steps", "32", "--eval-steps", "16", "--seed", "1"]
 SPACE = ["--space", str(HERE / "space.toml"), "--max-steps", "32", "--eval-steps", "8", "--seed", "1"]
 SWEEPS = {
-    "untrained": [*SENTENCES, "--preset", "paper", "--sampler", "grid", "--max-steps", "0", "--all-sets"],
     "neighbours": [*NEIGHBOURS, *PAPER, "--seeds", "3", "--all-sets"],
     "dropout": [*SENTENCES, *PAPER],
     "grid": [*NEIGHBOURS, *SPACE, "--sampler", "grid"],
@@ -119,8 +117,8 @@ def outcomes(folder: Path) -> set[tuple[str, ...]]:
 def replay(work: Path, runs: int) -> None:
     """TPE with pruning on the curves that the grid recorded, with many seeds of the sampler."""
     results = read_results(work / "grid")
-    curves = {tuple(t.point.values()): dict(results.curve(t)) for t in results.trials}
-    best = results.points[0].mean
+    curves = {tuple(t.configuration.values()): dict(results.curve(t)) for t in results.trials}
+    best = results.configurations[0].mean
     cost = sum(results.rows_trained(trial) for trial in results.trials)
     space, *_ = read_space(HERE / "space.toml", Problems())
     base = replace(TrainingConfig(encoder="recorded"), max_steps=32, eval_steps=8, views="pairs")
@@ -196,7 +194,7 @@ def compare(work: Path) -> None:
         axes.step(
             xs, ys, where="post", color=colour, linewidth=2, label={"grid": "grid", "tpe": "TPE, median pruner"}[name]
         )
-    axes.axhline(grid.points[0].mean, color="0.4", linewidth=0.8, linestyle=":")
+    axes.axhline(grid.configurations[0].mean, color="0.4", linewidth=0.8, linestyle=":")
     axes.axvline(40, color="0.4", linewidth=0.8, linestyle=":")
     axes.set(xlabel="pairs trained on, % of the grid's", ylabel=f"best {DEV} so far")
     axes.legend(frameon=False, loc="center right")

@@ -1,8 +1,6 @@
 from __future__ import annotations
 
 import csv
-import json
-import random
 from itertools import pairwise
 
 import pytest
@@ -11,22 +9,22 @@ from sentence_transformers import SentenceTransformer
 from distilface_st.sweep import Choice, Space, SweepPlan
 from distilface_st.sweep.records import Outcome, TrialRecord
 
-from ..conftest import COMMON_WORDS
+from ..helpers import SCORED_PAIRS, random_sentences
+
+pytestmark = pytest.mark.usefixtures("quick_runs")
 
 
 @pytest.fixture
 def text(tmp_path, monkeypatch):
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
-    random.seed(0)
-    lines = dict.fromkeys(" ".join(random.choices(COMMON_WORDS, k=7)) for _ in range(40))
-    (tmp_path / "text.txt").write_text("\n".join(lines))
+    (tmp_path / "text.txt").write_text("\n".join(random_sentences(40)))
     return tmp_path / "text.txt"
 
 
 @pytest.fixture
 def options(tiny_encoder, text, tmp_path):
     """Build the arguments of a small sweep."""
-    (tmp_path / "mine.tsv").write_text("a cat\ta dog\t4\na cat\tthe war\t1\na king\ta queen\t5\na king\ta car\t0\n")
+    (tmp_path / "mine.tsv").write_text(SCORED_PAIRS)
 
     def build(space=None, **changes):
         given = {"base": tiny_encoder, "output": tmp_path / "sweep", "steps": 2, "eval-steps": 2, "device": "cpu"}
@@ -48,7 +46,7 @@ def test_a_space_in_a_report_and_the_best_model_out(invoke, options, tmp_path):
     result = invoke("sweep", *arguments)
     assert result.exit_code == 0, result.output
     assert result.stdout == ""
-    assert "Best points by mine" in result.stderr
+    assert "Best configurations by mine" in result.stderr
     with (tmp_path / "sweep" / "trials.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [(row["temperature"], row["seed"]) for row in rows] == [
@@ -65,15 +63,6 @@ def test_a_space_in_a_report_and_the_best_model_out(invoke, options, tmp_path):
     other = invoke("sweep", *options(SPACE, seeds=3))
     assert other.exit_code == 1
     assert "other settings (seeds)" in other.stderr
-
-
-def test_the_papers_poolings_without_training(invoke, options, tmp_path):
-    result = invoke("sweep", *options(preset="paper", steps=0, sampler="grid"))
-    assert result.exit_code == 0, result.output
-    report = json.loads((tmp_path / "sweep" / "sweep.json").read_text())
-    assert list(report["plan"]["space"]) == ["pooling"]
-    with (tmp_path / "sweep" / "trials.csv").open() as file:
-        assert {row["steps"] for row in csv.DictReader(file)} == {"0"}
 
 
 @pytest.mark.slow
@@ -130,7 +119,7 @@ def test_unreadable_files_are_said_together_with_the_rest(invoke, options, tmp_p
         ({"preset": "paper", "runner": "slurm"}, "There is no runner 'slurm'"),
         ({"space": "temperature = { low = 0.1, high = 1 }\n[base]\nbatch_size = 8\n"}, "is a range: give it points"),
         ({"preset": "paper", "sampler": "tpe"}, "batch_size has 256"),
-        ({"space": "temperature = [1]\n[base]\nbatch_size = 8\n", "steps": 0}, "only matters in training"),
+        ({"preset": "paper", "steps": 0}, "`distilface poolings` compares poolings without training"),
         ({"space": '[base]\nviews = "pairs"\n'}, "names no field to search"),
     ],
 )

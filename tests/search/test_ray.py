@@ -7,13 +7,13 @@ import os
 import signal
 import threading
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from distilface_st.search import IndexSettings, RaySettings, SearchIndex, index_corpus
 
+from ..helpers import ray_workers
 from .conftest import write_jsonl
 
 pytestmark = [
@@ -22,36 +22,13 @@ pytestmark = [
 ]
 
 
-@pytest.fixture(scope="session")
-def cluster():
-    import ray
-
-    ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False, object_store_memory=200_000_000)
-    yield
-    ray.shutdown()
-
-
-def actor_processes():
-    """Processes of Ray's workers that run our actor, by what they call themselves."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                line = (entry / "cmdline").read_text(encoding="utf-8", errors="replace")
-            except OSError:
-                continue
-            if line.startswith("ray::MapWorker") or "EmbedPassages" in line:
-                found.append(int(entry.name))
-    return found
-
-
 def contents(index):
     keys = [key for key, _ in index.store.texts()]
     passages = index.store.fetch(keys)
     return [passages[key] for key in keys], np.array(index.store._vectors(index.store.state()))
 
 
-def test_a_killed_worker_loses_and_doubles_nothing(tmp_path, cluster):
+def test_a_killed_worker_loses_and_doubles_nothing(tmp_path, ray_cluster):
     texts = [f"Number {i} of a long list of things, said in one sentence. And {i * 7} more." for i in range(6000)]
     corpus = write_jsonl(tmp_path / "c.jsonl", [{"id": i, "text": text} for i, text in enumerate([*texts, ""])])
     settings = IndexSettings(tokens=32, overlap=0)
@@ -59,7 +36,7 @@ def test_a_killed_worker_loses_and_doubles_nothing(tmp_path, cluster):
 
     def kill_one():
         while not killed:
-            if processes := actor_processes():
+            if processes := ray_workers("mapworker", "embedpassages"):
                 time.sleep(1)
                 os.kill(processes[0], signal.SIGKILL)
                 killed.append(processes[0])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-import random
+from dataclasses import replace
 
 import pytest
 
@@ -13,36 +13,33 @@ from distilface_st.evaluation.sts import STSEvaluator
 from distilface_st.sweep import Choice, Space, SweepPlan
 from distilface_st.training.config import TrainingConfig
 
-from ..conftest import COMMON_WORDS
-
-PAIRS = "a cat\ta dog\t4\na cat\tthe war\t1\na king\ta queen\t5\na king\ta car\t0\n"
+from ..helpers import SCORED_PAIRS, random_sentences
 
 
-@pytest.fixture
-def text(tmp_path):
-    random.seed(0)
-    lines = dict.fromkeys(" ".join(random.choices(COMMON_WORDS, k=7)) for _ in range(40))
-    (tmp_path / "text.txt").write_text("\n".join(lines))
-    return tmp_path / "text.txt"
+@pytest.fixture(autouse=True)
+def quick(quick_runs):
+    """Trials draw no curves of their own, which take as long as their training."""
 
 
-@pytest.fixture
-def scored_pairs(tmp_path):
-    (tmp_path / "mine.tsv").write_text(PAIRS)
-    return tmp_path / "mine.tsv"
-
-
-@pytest.fixture
-def plan(tiny_encoder, text, scored_pairs, tmp_path):
+@pytest.fixture(scope="session")
+def session_plan(tiny_encoder, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("sweep")
+    (folder / "text.txt").write_text("\n".join(random_sentences(40)))
+    (folder / "mine.tsv").write_text(SCORED_PAIRS)
     return SweepPlan(
         Space((Choice("temperature", (0.05, 0.5)),)),
         TrainingConfig(encoder=str(tiny_encoder), max_steps=2, batch_size=4, eval_steps=2, precision="fp32"),
-        load_sentences(text, cache_dir=tmp_path / "cache"),
-        STSEvaluator(load_scored_pairs(scored_pairs), write_csv=False),
-        tmp_path / "sweep",
+        load_sentences(folder / "text.txt", cache_dir=folder / "cache"),
+        STSEvaluator(load_scored_pairs(folder / "mine.tsv"), write_csv=False),
+        folder / "sweep",
         device="cpu",
-        train_arguments=(str(text), "--eval-file", str(scored_pairs)),
+        train_arguments=(str(folder / "text.txt"), "--eval-file", str(folder / "mine.tsv")),
     )
+
+
+@pytest.fixture
+def plan(session_plan, tmp_path):
+    return replace(session_plan, output=tmp_path / "sweep")
 
 
 def rows(folder):

@@ -45,15 +45,19 @@ def outcomes(folder):
     )
 
 
-@pytest.fixture
-def long_plan(plan):
+def longer(plan):
     space = Space((Choice("temperature", (0.05, 0.1, 0.5)),))
     return replace(plan, space=space, seeds=(1, 2), base=replace(plan.base, max_steps=20, eval_steps=4))
 
 
 @pytest.fixture
-def uninterrupted(long_plan):
-    plan = replace(long_plan, output=long_plan.output.with_name("uninterrupted"))
+def long_plan(plan):
+    return longer(plan)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(session_plan, tmp_path_factory):
+    plan = replace(longer(session_plan), output=tmp_path_factory.mktemp("uninterrupted") / "sweep")
     process = started(plan)
     process.join()
     assert process.exitcode == 0

@@ -9,16 +9,14 @@ import signal
 import threading
 import time
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
 from distilface_st.datasets.sts import load_scored_pairs
 from distilface_st.evaluation.sts import STSEvaluator
-from distilface_st.sweep import Choice, Space, run_sweep
-from distilface_st.sweep.results import read_results
+from distilface_st.sweep import Choice, Space, read_results, run_sweep
 
-from ..conftest import COMMON_WORDS
+from ..helpers import random_sentences, ray_workers
 from .conftest import rows
 
 pytestmark = [
@@ -27,35 +25,12 @@ pytestmark = [
 ]
 
 
-@pytest.fixture
-def cluster():
-    import ray
-
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=200_000_000)
-    yield
-    ray.shutdown()
-
-
-def trial_processes():
-    """Processes of Ray's workers that are at a trial, by what they call themselves."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                line = (entry / "cmdline").read_text(encoding="utf-8", errors="replace")
-            except OSError:
-                continue
-            if line.startswith("ray::") and "train" in line.lower() and "IDLE" not in line:
-                found.append(int(entry.name))
-    return found
-
-
 def outcomes(folder):
     names = ("status", "temperature", "seed", "score", "step", "steps", "key")
     return sorted(tuple(row[name] for name in names) for row in rows(folder))
 
 
-def test_a_killed_workers_trial_goes_on_and_the_sweep_is_as_without_ray(plan, cluster, tmp_path):
+def test_a_killed_workers_trial_goes_on_and_the_sweep_is_as_without_ray(plan, ray_cluster, tmp_path):
     from distilface_st.sweep import run_sweep_on_ray
 
     plan = replace(plan, base=replace(plan.base, max_steps=30, eval_steps=5), seeds=(1, 2))
@@ -63,7 +38,7 @@ def test_a_killed_workers_trial_goes_on_and_the_sweep_is_as_without_ray(plan, cl
 
     def kill_one():
         while not killed:
-            if list((plan.output / "trials").glob("*/checkpoints/checkpoint-*")) and (at := trial_processes()):
+            if list((plan.output / "trials").glob("*/checkpoints/checkpoint-*")) and (at := ray_workers("train")):
                 os.kill(at[0], signal.SIGKILL)
                 killed.append(at[0])
             time.sleep(0.05)
@@ -79,11 +54,11 @@ def test_a_killed_workers_trial_goes_on_and_the_sweep_is_as_without_ray(plan, cl
     assert not (plan.output / "ray").exists()
 
 
-def test_asha_stops_hopeless_trials(plan, cluster, tmp_path):
+def test_asha_stops_hopeless_trials(plan, ray_cluster, tmp_path):
     from distilface_st.sweep import run_sweep_on_ray
 
     chance = random.Random(0)
-    words = [" ".join(chance.choices(COMMON_WORDS, k=5)) for _ in range(120)]
+    words = random_sentences(120, words=5)
     lines = [f"{a}\t{b}\t{chance.uniform(0, 5):.2f}" for a, b in zip(words[::2], words[1::2], strict=True)]
     (tmp_path / "many.tsv").write_text("\n".join(lines))  # so that no two scores are the same
     evaluator = STSEvaluator(load_scored_pairs(tmp_path / "many.tsv"), write_csv=False)
@@ -94,4 +69,4 @@ def test_asha_stops_hopeless_trials(plan, cluster, tmp_path):
     found = [row["status"] for row in rows(plan.output)]
     assert set(found) == {"complete", "pruned"}
     assert len(found) == 6
-    assert run_sweep(plan)[0].point == read_results(plan.output).best.point
+    assert run_sweep(plan)[0].configuration == read_results(plan.output).best.configuration

@@ -9,13 +9,14 @@ from dataclasses import replace
 
 import pytest
 
-from distilface_st.sweep import Choice, Range, Space, run_sweep
-from distilface_st.sweep.local import tidy
+from distilface_st.errors import InputError
+from distilface_st.sweep import Choice, Range, Space, read_results, run_sweep, write_report
+from distilface_st.sweep.figures import importances_figure
 from distilface_st.sweep.records import Outcome
-from distilface_st.sweep.report import importances, write_report
-from distilface_st.sweep.results import read_results
+from distilface_st.sweep.run import tidy
 from distilface_st.sweep.store import SweepStore
-from distilface_st.training.history import History
+from distilface_st.training.history import History, read_history
+from distilface_st.utils.files import read_json, write_json
 
 SPACE = Space(
     (
@@ -52,12 +53,12 @@ def design(plan):
 
 def test_a_value_is_spoken_for_by_the_base_with_that_value(design):
     results = told(design)
-    assert results.base_point == {"temperature": 0.1, "pooling": "first_last mean"}
+    assert results.base_configuration == {"temperature": 0.1, "pooling": "first_last mean"}
     by_value = results.by_value("temperature")
     assert list(by_value) == [0.01, 0.1, 1.0]
-    assert all(point.point["pooling"] == "first_last mean" for point in by_value.values())
+    assert all(point.configuration["pooling"] == "first_last mean" for point in by_value.values())
     assert by_value[1.0].mean == pytest.approx(70 - 10 - 0.15)
-    assert by_value[1.0].spread == pytest.approx(0.1 / 2**0.5)
+    assert by_value[1.0].std == pytest.approx(0.1 / 2**0.5)
 
 
 def test_in_a_grid_a_value_is_spoken_for_by_its_best_point(plan):
@@ -84,9 +85,11 @@ def test_the_page_holds_everything_and_needs_no_other_file(design, tmp_path):
 
 
 def test_the_command_line_trains_the_best_trial_again(plan, tmp_path, invoke):
-    space = Space((Choice("temperature", (0.05,)), Choice("layers", ((-1, 0),)), Choice("normalize", (True,))))
-    plan = replace(plan, space=space)
+    values = {"temperature": 0.05, "layers": (-1, 0), "normalize": True, "pooling_mode": ("mean", "max")}
+    plan = replace(plan, space=Space(tuple(Choice(name, (value,)) for name, value in values.items())))
     (point,) = run_sweep(plan)
+    (path,) = plan.output.glob("trials/*/history.csv")
+    assert "mine" in read_history(path)[0]
     command = shlex.split(read_results(plan.output).best_command())
     assert command[:2] == ["distilface", "train"]
     again = invoke(*command[1:-1], tmp_path / "again", "--device", "cpu")
@@ -99,14 +102,26 @@ def test_the_command_line_trains_the_best_trial_again(plan, tmp_path, invoke):
 def test_what_explains_the_scores_is_the_most_important(plan):
     space = Space((Range("temperature", 0.01, 1.0), Range("learning_rate", 1e-5, 1e-3, log=True)))
     results = told(replace(plan, space=space, sampler="random", trials=20))
-    assert list(importances(results)) == ["temperature", "learning_rate"]
-    assert importances(results)["temperature"] > 0.9
+    axes = importances_figure(results).axes[0]
+    names = [label.get_text() for label in axes.get_yticklabels()]
+    shares = dict(zip(names, [bar.get_width() for bar in axes.patches], strict=True))
+    assert sorted(shares, key=shares.get, reverse=True) == ["temperature", "learning_rate"]
+    assert shares["temperature"] > 0.9
     write_report(plan.output)
 
 
 def test_a_sweep_that_has_just_begun_can_be_reported(plan):
     SweepStore(plan)
     assert "No trial has a score yet." in write_report(plan.output).read_text()
+
+
+def test_a_comparison_without_training_of_an_older_version_is_named(plan):
+    SweepStore(plan)
+    record = read_json(plan.output / "sweep.json")
+    record["plan"]["trained"] = False
+    write_json(plan.output / "sweep.json", record)
+    with pytest.raises(InputError, match="`distilface poolings` does that now"):
+        write_report(plan.output)
 
 
 @pytest.mark.slow

@@ -1,9 +1,7 @@
 from __future__ import annotations
 
-from distilface_st.sweep.designs import grid, listed, one_at_a_time, random_points, with_base
-from distilface_st.sweep.problems import Problems
-from distilface_st.sweep.space import Choice, Range, Space
-from distilface_st.sweep.space_file import paper_space, read_space
+from distilface_st.sweep import Choice, Problems, Range, Space, paper_space, read_space
+from distilface_st.sweep.space import grid, listed, one_at_a_time, random_configurations, with_base
 from distilface_st.training.config import TrainingConfig
 
 
@@ -56,5 +54,5 @@ def test_the_papers_design_is_the_base_and_single_changes():
 
 def test_random_points_are_different_and_more_begin_with_the_same():
     space = Space((Choice("batch_size", (64, 128)), Range("temperature", 0.01, 1.0, log=True)))
-    assert random_points(space, 5, seed=0)[:3] == random_points(space, 3, seed=0)
-    assert len(random_points(Space(space.dimensions[:1]), 5, seed=0)) == 2
+    assert random_configurations(space, 5, seed=0)[:3] == random_configurations(space, 3, seed=0)
+    assert len(random_configurations(Space(space.dimensions[:1]), 5, seed=0)) == 2

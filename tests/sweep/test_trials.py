@@ -12,10 +12,9 @@ import pytest
 from distilface_st.datasets.sts import STSSubset, STSTask
 from distilface_st.evaluation.sts import STSEvaluator
 from distilface_st.models.load import load_model
-from distilface_st.sweep import Choice, Space, run_sweep
+from distilface_st.sweep import Choice, Space, SweepWatcher, run_sweep
 from distilface_st.sweep.store import SweepStore
 from distilface_st.sweep.trials import run_trial
-from distilface_st.sweep.watching import SweepWatcher
 from distilface_st.training.history import read_history
 from distilface_st.training.trainer import TrainingInterrupted
 
@@ -72,7 +71,7 @@ def test_a_diverged_trial_is_recorded_with_its_reason_and_the_sweep_goes_on(plan
     assert failed["status"] == "failed"
     assert "training diverged" in failed["reason"] or "not finite" in failed["reason"]
     assert complete["status"] == "complete"
-    assert [point.point for point in points] == [{"learning_rate": 1e-5}]
+    assert [point.configuration for point in points] == [{"learning_rate": 1e-5}]
 
 
 def test_a_trial_whose_process_dies_without_getting_further_is_given_up(plan):
@@ -86,15 +85,39 @@ def test_a_trial_whose_process_dies_without_getting_further_is_given_up(plan):
     assert "not enough memory" in outcome.reason
 
 
-def test_more_sets_are_scored_at_the_end_and_decide_nothing(plan):
+class Listening(SweepWatcher):
+    def __init__(self):
+        self.told, self.counts = [], []
+
+    def trials_changed(self, trials):
+        self.counts.append(sum(trial.outcome is not None for trial in trials))
+
+    def trial_at(self, number, step, score=None):
+        self.told.append((number, step, score is not None))
+
+
+@pytest.fixture(scope="module")
+def finished(session_plan, tmp_path_factory):
+    """A plan with more sets to score at the end, its best configuration, and what was told while it ran."""
     pairs = STSSubset("news", ("a cat", "a king", "the war"), ("a dog", "a queen", "a car"), (4.0, 5.0, 1.0))
     final = STSEvaluator(STSTask("STS99", (pairs,)), write_csv=False)
-    plan = replace(plan, final=final)
-    best = run_sweep(plan)[0]
-    (row, *_) = [row for row in rows(plan.output) if row["temperature"] == str(best.point["temperature"])]
-    again = 100 * final(load_model(plan.output / "best", device="cpu"))["STS99_spearman_cosine"]
+    plan = replace(session_plan, final=final, output=tmp_path_factory.mktemp("finished") / "sweep")
+    listening = Listening()
+    return plan, run_sweep(plan, listening)[0], listening
+
+
+def test_more_sets_are_scored_at_the_end_and_decide_nothing(finished):
+    plan, best, _ = finished
+    (row, *_) = [row for row in rows(plan.output) if row["temperature"] == str(best.configuration["temperature"])]
+    again = 100 * plan.final(load_model(plan.output / "best", device="cpu"))["STS99_spearman_cosine"]
     assert float(row["STS99"]) == pytest.approx(again)
     assert best.values == [float(row["mine"])]
+
+
+def test_a_sweep_tells_of_trials_steps_and_scores(finished):
+    _, _, listening = finished
+    assert listening.counts == [0, 1, 1, 2]
+    assert listening.told == [(n, s, scored) for n in (0, 1) for s, scored in ((1, False), (2, False), (2, True))]
 
 
 def test_a_signal_in_the_last_step_of_a_trial_stops_the_sweep_after_it(plan):
@@ -110,23 +133,6 @@ def test_a_signal_in_the_last_step_of_a_trial_stops_the_sweep_after_it(plan):
         assert [row["status"] for row in rows(plan.output)] == ["complete"] * finished
         assert signal.getsignal(signal.SIGTERM) is before
     assert len(run_sweep(plan, Impatient())) == 2
-
-
-def test_a_sweep_tells_of_trials_steps_and_scores(plan):
-    class Listening(SweepWatcher):
-        def __init__(self):
-            self.told, self.counts = [], []
-
-        def trials_changed(self, trials):
-            self.counts.append(sum(trial.outcome is not None for trial in trials))
-
-        def trial_at(self, number, step, score=None):
-            self.told.append((number, step, score is not None))
-
-    listening = Listening()
-    run_sweep(plan, listening)
-    assert listening.counts == [0, 1, 1, 2]
-    assert listening.told == [(n, s, scored) for n in (0, 1) for s, scored in ((1, False), (2, False), (2, True))]
 
 
 @pytest.mark.slow

@@ -9,7 +9,6 @@ from distilface_st.errors import InputError
 from distilface_st.sweep import Choice, Space, checked, run_sweep
 from distilface_st.sweep.records import Outcome
 from distilface_st.sweep.store import SweepStore
-from distilface_st.sweep.trials import run_trial
 
 from .conftest import rows
 
@@ -35,7 +34,7 @@ def test_a_failed_trial_is_recorded_a_finished_one_kept_and_the_best_saved(plan,
     ran, real = [], trials.train
     monkeypatch.setattr(trials, "train", train)
     points = run_sweep(checked(plan))
-    assert run_sweep(plan)[0].point == points[0].point == {"temperature": 0.05}
+    assert run_sweep(plan)[0].configuration == points[0].configuration == {"temperature": 0.05}
     assert ran == [0.05, 0.5]
     assert [row["status"] for row in rows(plan.output)] == ["complete", "failed"]
     assert rows(plan.output)[1]["reason"] == "MemoryError: too large"
@@ -52,8 +51,17 @@ def test_two_stores_share_trials_and_a_dropped_one_is_taken_over(plan):
     one.lock.release()  # as when its process dies
     again = second.next()
     assert again.config == one.config
-    second.tell(again, run_trial(plan, again.config, again.folder, lambda score, step: False))
+    second.tell(again, Outcome("complete", 50.0))
     assert [record.status for record in first.records()] == ["complete", "open"]
+
+
+def test_a_sweep_of_another_version_goes_on_under_the_keys_it_gave(plan):
+    keys = [record.key for record in SweepStore(plan).records()]
+    journal = plan.output / "optuna.log"
+    journal.write_text(journal.read_text().replace(keys[0], "a" * 12).replace(keys[1], "b" * 12))
+    store = SweepStore(plan)
+    assert [record.key for record in store.records()] == ["a" * 12, "b" * 12]
+    assert store.next().folder.name == "a" * 12
 
 
 def test_tpe_draws_each_point_once_and_the_same_after_a_restart(plan, tmp_path):
