@@ -12,6 +12,7 @@ import numpy as np
 from ..datasets.readers import TEXT_COLUMNS, Columns, read_blocks
 from ..datasets.sources import find_source
 from ..errors import InputError
+from ..utils.deprecation import renamed
 from ..utils.files import atomic_file
 from .encoders import embedding_dimension
 
@@ -28,6 +29,7 @@ CHUNK = 4096
 """Texts in memory at once; each chunk is sorted by length before it is cut into batches."""
 
 
+@renamed(normalize="normalize_embeddings")
 def encode_file(
     model: Encoder,
     source: str | os.PathLike[str],
