@@ -76,9 +76,7 @@ def _ends_sentence(text: str, start: int, candidate: re.Match[str]) -> bool:
     if word.isdigit():
         return bool(text[start : candidate.start()].strip() != word)
     abbreviation = word.lower()
-    if abbreviation in _BEFORE_A_NAME:
-        return False
-    if abbreviation in _BEFORE_A_NUMBER and following.isdigit():
+    if abbreviation in _BEFORE_A_NAME or (abbreviation in _BEFORE_A_NUMBER and following.isdigit()):
         return False
     is_initial = len(word) == 1 and word.isupper()
     if is_initial or abbreviation in _ANYWHERE or _DOTTED.fullmatch(word):

@@ -12,8 +12,7 @@ from sentence_transformers import SentenceTransformer
 
 from distilface_st.datasets.sts import STSSubset, STSTask
 from distilface_st.errors import InputError
-from distilface_st.evaluation.poolings.bank import PoolingBank, pooling_key
-from distilface_st.evaluation.poolings.study import PoolingStudy, score_poolings
+from distilface_st.evaluation.poolings import PoolingBank, PoolingStudy, pooling_key, score_poolings
 from distilface_st.models.build import build_model
 from distilface_st.modules.multi_layer_pooling import LAYER_REDUCTIONS, LAYER_SELECTIONS, MultiLayerPooling
 from tests.conftest import make_encoder
@@ -83,7 +82,7 @@ def test_each_distinct_sentence_is_encoded_once_and_chunks_change_nothing(
         return encode(self, inputs, **kwargs)
 
     monkeypatch.setattr(SentenceTransformer, "encode", spy)
-    monkeypatch.setattr("distilface_st.evaluation.poolings.study._CHUNK_SENTENCES", 8)
+    monkeypatch.setattr("distilface_st.evaluation.poolings._CHUNK_SENTENCES", 8)
     chunked = score_poolings(tiny_encoder, tasks, device="cpu")
     assert len(seen) == len(set(seen)) == len({text for t in tasks for text in t.sentences1 + t.sentences2})
     by_key = {(r.layers, r.layer_reduction, r.pooling_mode): r.scores for r in whole.results}
