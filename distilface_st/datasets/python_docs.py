@@ -33,6 +33,7 @@ PACKAGES = ("PIL", "click", "datasets", "fsspec", "huggingface_hub", "jinja2", "
 
 No scientific ones (numpy, ...): with their text, what was learned carried over less (see results/quickstart)."""
 
+_DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 _BODY_CHARACTERS = 600
 _SUMMARY_WORDS = (3, 40)
 _BODY_WORDS = 6
@@ -199,15 +200,12 @@ def _documents(files: list[tuple[str, Path]]) -> list[_Document]:
     return documents
 
 
-_Documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
-
-
 def _docstrings(node: ast.AST, name: str) -> Iterator[tuple[str, str]]:
     """Dotted names and docstrings of a module and of the classes and functions in it, however nested, in order."""
-    if isinstance(node, _Documented) and (docstring := ast.get_docstring(node)):
+    if isinstance(node, _DOCUMENTED) and (docstring := ast.get_docstring(node)):
         yield name, docstring
     for child in ast.iter_child_nodes(node):
-        if isinstance(child, _Documented):
+        if isinstance(child, _DOCUMENTED):
             yield from _docstrings(child, f"{name}.{getattr(child, 'name', '')}")
         elif isinstance(child, ast.If | ast.Try | ast.With):
             yield from _docstrings(child, name)

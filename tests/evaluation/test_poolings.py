@@ -12,7 +12,7 @@ from sentence_transformers import SentenceTransformer
 
 from distilface_st.datasets.sts import STSSubset, STSTask
 from distilface_st.errors import InputError
-from distilface_st.evaluation.poolings import PoolingBank, PoolingStudy, pooling_key, score_poolings
+from distilface_st.evaluation.poolings import PoolingBank, PoolingStudy, plot_poolings, pooling_key, score_poolings
 from distilface_st.models.build import build_model
 from distilface_st.modules.multi_layer_pooling import LAYER_REDUCTIONS, LAYER_SELECTIONS, MultiLayerPooling
 from tests.conftest import make_encoder
@@ -144,6 +144,13 @@ def test_a_study_is_plain_json(study: PoolingStudy) -> None:
         "average6",
     }
     assert {"versions", "command", "seed", "model_fingerprint", "data_fingerprint", "seconds", "pairs"} <= read.keys()
+
+
+def test_a_plot_is_drawn_into_a_file_named_by_a_string(study: PoolingStudy, tmp_path: Path) -> None:
+    plot_poolings(study, str(tmp_path / "poolings.svg"))
+    assert "<svg" in (tmp_path / "poolings.svg").read_text(encoding="utf-8")
+    with pytest.raises(InputError, match=r"chart\.xyz: a plot's name must end in one of"):
+        plot_poolings(study, "chart.xyz")
 
 
 def test_an_unknown_token_pooling_is_refused(tiny_encoder: Path) -> None:
