@@ -13,10 +13,10 @@ from .distillation.training import distill as distill
 from .errors import InputError as InputError
 from .errors import MissingExtraError as MissingExtraError
 from .evaluation.alignment_uniformity import AlignmentUniformityEvaluator as AlignmentUniformityEvaluator
-from .evaluation.poolings.plot import plot_poolings as plot_poolings
-from .evaluation.poolings.study import PoolingScore as PoolingScore
-from .evaluation.poolings.study import PoolingStudy as PoolingStudy
-from .evaluation.poolings.study import score_poolings as score_poolings
+from .evaluation.poolings import PoolingScore as PoolingScore
+from .evaluation.poolings import PoolingStudy as PoolingStudy
+from .evaluation.poolings import plot_poolings as plot_poolings
+from .evaluation.poolings import score_poolings as score_poolings
 from .evaluation.retrieval import RetrievalEvaluator as RetrievalEvaluator
 from .evaluation.sts import STSEvaluator as STSEvaluator
 from .evaluation.sts import STSReport as STSReport

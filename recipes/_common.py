@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import sys
@@ -116,6 +117,18 @@ def write_result(result: dict[str, Any], json_file: str | None) -> None:
     from ..utils.files import write_json
 
     write_json(json_file, result)
+
+
+def write_csv(rows: list[dict[str, Any]], csv_file: Path | None) -> None:
+    """Write ``rows``, all of the same keys, where ``--csv`` says: nowhere or, atomically, to a file."""
+    if csv_file is None:
+        return
+    from ..utils.files import atomic_file
+
+    with atomic_file(csv_file) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
 
 
 @contextmanager

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ._common import SHIPPED_MODEL, JsonFile, StsDir, console, write_result
-from ._csv import write_csv
+from ._common import SHIPPED_MODEL, JsonFile, StsDir, console, write_csv, write_result
 from .evaluate import Tasks, load_tasks
 
 if TYPE_CHECKING:

@@ -17,9 +17,9 @@ from ._common import (
     StsDir,
     Threads,
     console,
+    write_csv,
     write_result,
 )
-from ._csv import write_csv
 
 if TYPE_CHECKING:
     from ..datasets.sts import STSTask
@@ -95,12 +95,10 @@ def load_tasks(sts_dir: Path | None, tasks: str | None, split: str = "test") -> 
 
 
 def _show(report: STSReport) -> None:
-    from rich.table import Table
+    from rich.table import Column, Table
 
-    table = Table(title=f"{report['model']}: STS, Spearman x 100 ({report['aggregation']})")
-    table.add_column("set")
-    for heading in ("pairs", "Spearman", "Pearson"):
-        table.add_column(heading, justify="right")
+    numbers = (Column(heading, justify="right") for heading in ("pairs", "Spearman", "Pearson"))
+    table = Table("set", *numbers, title=f"{report['model']}: STS, Spearman x 100 ({report['aggregation']})")
     for name, score in report["scores"].items():
         table.add_row(name, f"{report['pairs'][name]:,}", f"{score:.2f}", f"{report['pearson'][name]:.2f}")
     table.add_section()

@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ._common import MODEL_HELP, BatchSize, Device, JsonFile, StsDir, console, write_result
-from ._csv import write_csv
+from ._common import MODEL_HELP, BatchSize, Device, JsonFile, StsDir, console, write_csv, write_result
 from .evaluate import Aggregation, CsvFile, Split, Tasks, load_tasks
 
 if TYPE_CHECKING:
-    from ..evaluation.poolings.study import PoolingScore, PoolingStudy
+    from ..evaluation.poolings import PoolingScore, PoolingStudy
 
 
 def poolings(
@@ -34,8 +33,7 @@ def poolings(
     ] = None,
 ) -> None:
     """Score every layer selection, layer reduction and token pooling of an encoder from one encoding pass."""
-    from ..evaluation.poolings.plot import plot_poolings
-    from ..evaluation.poolings.study import score_poolings
+    from ..evaluation.poolings import plot_poolings, score_poolings
     from ..utils.plots import check_plot_file
     from ._progress import quiet_libraries
 
@@ -76,12 +74,10 @@ def _show(study: PoolingStudy) -> None:
     out = console()
     out.print(table)
     if study.left_out:
-        out.print(
-            f"Left out: {', '.join(study.left_out)}; the encoder has {study.num_hidden_layers} layers.", style="yellow"
-        )
-    out.print(
-        f"{len(study.results)} poolings of {sum(study.pairs.values()):,} pairs in {study.seconds:,.1f} s", style="dim"
-    )
+        left_out, depth = ", ".join(study.left_out), study.num_hidden_layers
+        out.print(f"Left out: {left_out}; the encoder has {depth} layers.", style="yellow")
+    pairs = sum(study.pairs.values())
+    out.print(f"{len(study.results)} poolings of {pairs:,} pairs in {study.seconds:,.1f} s", style="dim")
 
 
 def _row(result: PoolingScore) -> dict[str, Any]:

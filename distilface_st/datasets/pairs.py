@@ -27,7 +27,6 @@ PAIR_COLUMNS = (
 """The columns paired where none are named, first choice first."""
 
 _COLUMNS = ("anchor", "positive")
-_FEWEST_WORDS = 3
 
 
 def load_neighbours(
@@ -45,7 +44,7 @@ def load_neighbours(
     :func:`~distilface_st.datasets.segmentation.split_sentences`. One of fewer than three words is paired with nothing.
 
     Args:
-        source: As for :func:`~distilface_st.datasets.sentences.load_sentences`, holding a document a line or record.
+        source: As for :func:`~distilface_st.datasets.sentences.load_sentences`, a document a line or record.
         column: Field or column that holds the documents; by default ``text``, else ``sentence``, else the only one.
         cache_dir: Where the pairs are kept; by default ``distilface`` in the cache folder of ``datasets``.
         limit: Read this many documents at most.
@@ -71,7 +70,7 @@ def neighbouring_sentences(document: str) -> Iterator[tuple[str, str]]:
     """
     for paragraph in document.split("\n"):
         for first, second in pairwise(split_sentences(paragraph)):
-            if len(first.split()) >= _FEWEST_WORDS and len(second.split()) >= _FEWEST_WORDS:
+            if len(first.split()) >= 3 and len(second.split()) >= 3:
                 yield first, second
 
 
@@ -105,8 +104,7 @@ def load_pairs(
         The pairs, in the columns ``anchor`` and ``positive``, and what was dropped.
 
     Raises:
-        InputError: If the source is missing, malformed (reported with file and line) or empty once cleaned, or if both
-            columns are the same.
+        InputError: As :func:`load_neighbours`, or both columns are the same.
     """
     if columns is not None and columns[0] == columns[1]:
         raise InputError(f"two different columns are needed to make pairs, found {columns[0]!r} twice")

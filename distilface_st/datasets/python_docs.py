@@ -31,9 +31,9 @@ if TYPE_CHECKING:
 PACKAGES = ("PIL", "click", "datasets", "fsspec", "huggingface_hub", "jinja2", "joblib", "rich")
 """Packages whose docstrings are read where they are installed; most come with this package's dependencies.
 
-Scientific packages (numpy, scipy, pandas, ...) are not among them: with their text, three times as much, what was
-learned carried over less to the standard library's (see results/quickstart)."""
+No scientific ones (numpy, ...): with their text, what was learned carried over less (see results/quickstart)."""
 
+_DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 _BODY_CHARACTERS = 600
 _SUMMARY_WORDS = (3, 40)
 _BODY_WORDS = 6
@@ -42,7 +42,6 @@ _SKIPPED_FOLDERS = frozenset(
     {"test", "tests", "testing", "site-packages", "dist-packages", "_vendor", "externals", "__pycache__"}
     | {"lib2to3", "idlelib", "turtledemo", "ensurepip"}
 )
-
 
 # What marks text up in docstrings: roles, literals, emphasis, fields, directives, rules and signatures.
 _ROLE = re.compile(r":[a-z][\w:+-]*:(?=`)")
@@ -57,17 +56,14 @@ _HEADINGS = frozenset(
     {"parameters", "returns", "return", "yields", "raises", "args", "arguments", "attributes", "notes", "note"}
     | {"examples", "example", "usage", "warnings", "warning", "methods", "properties", "other parameters", "warns"}
 )
+# What follows these is code or literature.
 _LAST_HEADINGS = frozenset({"references", "see also", "examples", "example", "bibliography"})
 
 
 class DocEntry(NamedTuple):
-    """What one documented object says about itself.
+    """What one documented object says of itself: the first sentence, and at most 600 characters of the rest.
 
-    Attributes:
-        name: Dotted name, such as ``shutil.copytree``; private implementations have their public module's.
-        module: Top-level module or package: what is held out together.
-        summary: The first sentence.
-        body: The rest, at most 600 characters of whole words; empty where there is nothing more.
+    ``name`` is dotted, such as ``shutil.copytree``; objects of one ``module``, a top-level one, are held out together.
     """
 
     name: str
@@ -83,8 +79,8 @@ class PythonDocs:
     Attributes:
         train: Entries with a summary and a body, of modules that are not held out.
         test: The same, of held-out modules; no sentence of theirs occurs in ``train`` or ``texts``.
-        entries: Every entry, held out or not, with or without a body: the text to search in.
-        counts: Documented objects read, by source: ``stdlib``, ``topics`` and each package found.
+        entries: Every entry, held out or not, with or without a body.
+        counts: Documented objects by source: ``stdlib``, ``topics`` and each package found.
         texts: The whole text of each object that is not held out, a paragraph a line.
     """
 
@@ -110,15 +106,9 @@ def gather_python_docs(packages: Sequence[str] = PACKAGES, *, held_out: Sequence
     """Gather documentation from this machine's Python and split it by module.
 
     A standard-library module falls into one of six parts by a hash of its name; an implementation such as
-    ``_pydecimal`` falls with its public module. Packages and language topics are never held out. The result depends
-    on nothing but the installed versions.
-
-    Args:
-        packages: Top-level packages to read; those that are not installed are skipped.
-        held_out: Parts (0 to 5) of the standard library that make the test entries.
-
-    Returns:
-        The text, deduplicated by summary and by body, in a fixed order.
+    ``_pydecimal`` falls with its public module. The parts ``held_out`` make the test entries; packages (those
+    that are not installed are skipped) and language topics are never held out. The result, deduplicated by summary
+    and by body, depends on nothing but the installed versions.
     """
 
     def is_held_out(document: _Document) -> bool:
@@ -144,11 +134,7 @@ def gather_python_docs(packages: Sequence[str] = PACKAGES, *, held_out: Sequence
 
 
 def python_sentences(count: int) -> list[str]:
-    """Sentences that every machine has: an even sample of what the standard library's modules say of themselves.
-
-    Args:
-        count: The most sentences.
-    """
+    """At most ``count`` sentences that every machine has: an even sample of the standard library's docstrings."""
     documents = [document for source in _read_all(()).values() for document in source]
     sentences = [entry.summary for entry in _distinct_summaries(map(_entry, documents))]
     return sentences[:: max(1, len(sentences) // count)][:count]
@@ -156,39 +142,39 @@ def python_sentences(count: int) -> list[str]:
 
 def _read_all(packages: Sequence[str]) -> dict[str, list[_Document]]:
     """What the standard library, the language's topics and the packages that are installed say, by source."""
-    documents = {"stdlib": _standard_library(), "topics": list(_topics())}
+    from pydoc_data.topics import topics  # the language reference that comes with help()
+
+    documents = {"stdlib": _standard_library(), "topics": []}
+    for topic, text in sorted(topics.items()):
+        module = "pdb" if topic == "debugger" else "topics"
+        documents["topics"].append(_Document(f"topics.{topic}", module, paragraphs_of(text)))
     for package in packages:
-        if files := list(_package_files(package)):
-            documents[package] = _documents(files)
+        spec = importlib.util.find_spec(package)  # imports nothing, since the name is a top-level one
+        if spec is not None and spec.origin is not None and spec.origin.endswith("__init__.py"):
+            folder = Path(spec.origin).parent
+            if files := _source_files(folder, folder.parent):
+                documents[package] = _documents(files)
     return documents
 
 
 @cache
 def _standard_library() -> list[_Document]:
-    return _documents(_stdlib_files())
-
-
-def _stdlib_files() -> Iterator[tuple[str, Path]]:
     root = Path(sysconfig.get_paths()["stdlib"])
-    for path in sorted(root.rglob("*.py")):
+    files = _source_files(root, root)
+    return _documents([(name, path) for name, path in files if name.split(".")[0] in sys.stdlib_module_names])
+
+
+def _source_files(folder: Path, root: Path) -> list[tuple[str, Path]]:
+    """The Python files in a folder, each with its dotted name as seen from ``root``."""
+    files = []
+    for path in sorted(folder.rglob("*.py")):
         parts = path.relative_to(root).with_suffix("").parts
-        if parts[0] in sys.stdlib_module_names and not _SKIPPED_FOLDERS.intersection(parts):
-            yield ".".join(parts).removesuffix(".__init__"), path
-
-
-def _package_files(package: str) -> Iterator[tuple[str, Path]]:
-    """Source files of a package, found without importing it (only a top-level name's spec needs no import)."""
-    spec = importlib.util.find_spec(package)
-    if spec is None or spec.origin is None or not spec.origin.endswith("__init__.py"):
-        return
-    root = Path(spec.origin).parent
-    for path in sorted(root.rglob("*.py")):
-        parts = path.relative_to(root.parent).with_suffix("").parts
         if not _SKIPPED_FOLDERS.intersection(parts):
-            yield ".".join(parts).removesuffix(".__init__"), path
+            files.append((".".join(parts).removesuffix(".__init__"), path))
+    return files
 
 
-def _documents(files: Iterable[tuple[str, Path]]) -> list[_Document]:
+def _documents(files: list[tuple[str, Path]]) -> list[_Document]:
     documents = []
     was_enabled = gc.isenabled()
     gc.disable()  # syntax trees hold no cycles, and looking for some takes as long as parsing
@@ -214,27 +200,15 @@ def _documents(files: Iterable[tuple[str, Path]]) -> list[_Document]:
     return documents
 
 
-_Documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
-
-
 def _docstrings(node: ast.AST, name: str) -> Iterator[tuple[str, str]]:
     """Dotted names and docstrings of a module and of the classes and functions in it, however nested, in order."""
-    if isinstance(node, _Documented) and (docstring := ast.get_docstring(node)):
+    if isinstance(node, _DOCUMENTED) and (docstring := ast.get_docstring(node)):
         yield name, docstring
     for child in ast.iter_child_nodes(node):
-        if isinstance(child, _Documented):
+        if isinstance(child, _DOCUMENTED):
             yield from _docstrings(child, f"{name}.{getattr(child, 'name', '')}")
         elif isinstance(child, ast.If | ast.Try | ast.With):
             yield from _docstrings(child, name)
-
-
-def _topics() -> Iterator[_Document]:
-    """The language reference that comes with ``help()``: a module of nothing but text."""
-    from pydoc_data.topics import topics
-
-    for topic, text in sorted(topics.items()):
-        module = "pdb" if topic == "debugger" else "topics"
-        yield _Document(f"topics.{topic}", module, paragraphs_of(text))
 
 
 def _entry(document: _Document) -> DocEntry:
@@ -266,11 +240,7 @@ def _distinct_summaries(entries: Iterable[DocEntry]) -> list[DocEntry]:
 
 
 class _SentenceIndex:
-    """Sentences of at least four words, to be found word by word inside longer texts.
-
-    Args:
-        sentences: The sentences; shorter ones say too little to give anything away and are left out.
-    """
+    """Sentences of four words or more (shorter ones give nothing away), to be found word by word in longer texts."""
 
     def __init__(self, sentences: Iterable[str]) -> None:
         self._by_start: dict[tuple[str, ...], set[tuple[str, ...]]] = defaultdict(set)
@@ -279,19 +249,16 @@ class _SentenceIndex:
                 self._by_start[words[:_SHARED_WORDS]].add(words)
 
     def occurs_in(self, text: str) -> bool:
-        """Whether any of the sentences stands in ``text``, letter case and punctuation aside."""
         words = words_of(text)
-        for start in range(len(words) - _SHARED_WORDS + 1):
-            for sentence in self._by_start.get(words[start : start + _SHARED_WORDS], ()):
-                if words[start : start + len(sentence)] == sentence:
-                    return True
-        return False
+        return any(
+            words[start : start + len(sentence)] == sentence
+            for start in range(len(words))
+            for sentence in self._by_start.get(words[start : start + _SHARED_WORDS], ())
+        )
 
 
 def paragraphs_of(docstring: str) -> list[str]:
     r"""The docstring's text as one string a paragraph, without markup, doctests, section headings and rules.
-
-    What follows a heading such as "Examples" or "References" is code or literature and is left out.
 
     Example:
         >>> paragraphs_of("Do it.\n\nTakes a :class:`list`.\n\n>>> do()\n1\n\nReferences\n----------\nKnuth")
@@ -302,7 +269,10 @@ def paragraphs_of(docstring: str) -> list[str]:
         lines = [line.strip() for line in block.splitlines()]
         if lines and lines[0].rstrip(":").lower() in _LAST_HEADINGS and paragraphs:
             break
-        if text := _plain(" ".join(_text_lines(lines))):
+        text = _ROLE.sub("", " ".join(_text_lines(lines)))
+        text = _EMPHASIS.sub(r"\1", _LITERAL.sub(r"\1", text))
+        text = _FIELD.sub(r"\1:", text).replace("::", ":").replace("\\", "")
+        if text := " ".join(text.split()):
             paragraphs.append(text)
     return paragraphs
 
@@ -316,14 +286,6 @@ def _text_lines(lines: list[str]) -> list[str]:
         if line and not is_markup and not (not kept and _SIGNATURE.match(line)):
             kept.append(line)
     return kept
-
-
-def _plain(text: str) -> str:
-    text = _ROLE.sub("", text)
-    text = _LITERAL.sub(r"\1", text)
-    text = _EMPHASIS.sub(r"\1", text)
-    text = _FIELD.sub(r"\1:", text).replace("::", ":").replace("\\", "")
-    return " ".join(text.split())
 
 
 def words_of(text: str) -> tuple[str, ...]:

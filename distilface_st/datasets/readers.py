@@ -8,17 +8,14 @@ import gzip
 import json
 import zlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from ..errors import InputError
-from .sources import file_kind
+from .sources import Source, file_kind
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
-    from pathlib import Path
-    from typing import BinaryIO
-
-    from .sources import Source
 
 # pyarrow is imported where its files are read, so that text files are read without waiting for it.
 
@@ -36,7 +33,7 @@ _JSON_TYPES = {
 }
 
 Block = list[list[str]]
-"""Consecutive records, as one list of strings for each column; all lists are of one length."""
+"""Consecutive records, as one list of strings for each column."""
 
 TEXT_COLUMNS = (("text",), ("sentence",))
 """The column read where none is named: ``text``, else ``sentence``, else the only one."""
@@ -44,12 +41,7 @@ TEXT_COLUMNS = (("text",), ("sentence",))
 
 @dataclass(frozen=True)
 class Columns:
-    """Which columns to read.
-
-    Attributes:
-        known: Names to look for where none are given, first choice first; each entry has one name per column to read.
-        names: The names the user gave, or None.
-    """
+    """Which columns to read: ``names`` that the user gave, else the first entry of ``known`` that is there."""
 
     known: tuple[tuple[str, ...], ...]
     names: tuple[str, ...] | None = None
@@ -62,17 +54,15 @@ class Columns:
     def find(self, found: Sequence[str], where: str) -> list[int]:
         """Indices of the columns to read among ``found``: those given, else known ones, else all if as many as needed.
 
-        Raises:
-            InputError: If none of these applies; the message begins with ``where`` and lists what was found.
+        Where none of these applies, the error begins with ``where`` and lists what was found.
         """
         shown = listed(found)
         if self.names is not None:
-            missing = [name for name in self.names if name not in found]
-            if missing:
-                raise InputError(f"{where}: no column {missing[0]!r}; found: {shown}")
+            for name in self.names:
+                if name not in found:
+                    raise InputError(f"{where}: no column {name!r}; found: {shown}")
             return [found.index(name) for name in self.names]
-        indices = self._known_in(found)
-        if indices is not None:
+        if (indices := self._known_in(found)) is not None:
             return indices
         if len(found) == self.width:
             return list(range(self.width))
@@ -101,18 +91,9 @@ def listed(names: Iterable[str]) -> str:
 
 
 def read_blocks(source: Source, columns: Columns) -> Iterator[Block]:
-    """Read the wanted columns of all files of a source.
+    """Read the wanted columns of all files of a source in blocks of a few MB; a line of a .txt file is a record.
 
-    Args:
-        source: The files. A line of a .txt file is a record of one column.
-        columns: The columns to read from files that have several.
-
-    Yields:
-        Blocks of a few MB of text, cells as they stand in the file. A missing value (JSON ``null``) is an empty string,
-        and a blank line is a record of such.
-
-    Raises:
-        InputError: If a file cannot be read as what its suffix says.
+    A missing value (JSON ``null``) is an empty string, and a blank line is a record of such.
     """
     if columns.names is not None and all(file_kind(file) == ".txt" for file in source.files):
         raise InputError(f"{source.name}: a .txt file has no columns, it is read whole; leave out {columns.names[0]!r}")
@@ -133,19 +114,14 @@ def read_blocks(source: Source, columns: Columns) -> Iterator[Block]:
 
 
 def read_records(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Read the records of one file with all their fields; a line of a .txt file is a record with the field ``text``.
+    """The records of one file, each with where it stands (for messages); a line of a .txt file is the field ``text``.
 
-    Yields:
-        Where the record stands, as messages name it, and its fields. Blank lines of the other text files pass.
-
-    Raises:
-        InputError: If the file cannot be read as what its suffix says.
+    Blank lines of the other text files pass.
     """
     match file_kind(path):
         case ".txt":
-            for first, lines in line_blocks(path):
-                for number, line in enumerate(lines, first):
-                    yield f"{path}:{number}", {"text": line}
+            for number, line in numbered_lines(path):
+                yield f"{path}:{number}", {"text": line}
         case ".jsonl":
             for number, record in _objects(path):
                 if record is not None:
@@ -169,11 +145,10 @@ def read_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
     In .tsv quotes are plain characters; in .csv a quoted cell may hold line breaks.
     """
     if file_kind(path) == ".tsv":
-        for first, lines in line_blocks(path):
-            for number, line in enumerate(lines, first):
-                yield number, line.removesuffix("\r").split("\t")
+        for number, line in numbered_lines(path):
+            yield number, line.removesuffix("\r").split("\t")
         return
-    rows = csv.reader((line + "\n" for _, lines in line_blocks(path) for line in lines), strict=True)
+    rows = csv.reader((line + "\n" for _, line in numbered_lines(path)), strict=True)
     number = 1
     try:
         for cells in rows:
@@ -181,6 +156,12 @@ def read_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
             number = rows.line_num + 1
     except csv.Error as error:
         raise InputError(f"{path}:{number}: cannot be read as CSV ({error})") from error
+
+
+def numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
+    """The lines of a file one by one, as :func:`line_blocks` gives them, each with its number from 1."""
+    for first, lines in line_blocks(path):
+        yield from enumerate(lines, first)
 
 
 def line_blocks(path: Path) -> Iterator[tuple[int, list[str]]]:
@@ -256,28 +237,25 @@ def _fields(path: Path, columns: Columns) -> Iterator[Sequence[str]]:
             yield [""] * columns.width
             continue
         if fields is None:
-            names = list(record)
-            fields = [names[index] for index in columns.find(names, f"{path}:{number}")]
+            fields = [list(record)[index] for index in columns.find(list(record), f"{path}:{number}")]
         yield [_text(record, field, path, number) for field in fields]
 
 
 def _objects(path: Path) -> Iterator[tuple[int, dict[str, Any] | None]]:
     """The objects of a .jsonl file, each with the number of its line; None for a blank line."""
-    for first, lines in line_blocks(path):
-        for number, line in enumerate(lines, first):
-            if not line.strip():
-                yield number, None
-                continue
-            try:
-                record = json.loads(line)
-            except ValueError as error:
-                raise InputError(f"{path}:{number}: not valid JSON ({error})") from error
-            except RecursionError:
-                raise InputError(f"{path}:{number}: JSON nested too deeply") from None
-            if not isinstance(record, dict):
-                found = _JSON_TYPES[type(record)]
-                raise InputError(f"{path}:{number}: a JSON object a line is needed, found {found}")
-            yield number, record
+    for number, line in numbered_lines(path):
+        if not line.strip():
+            yield number, None
+            continue
+        try:
+            record = json.loads(line)
+        except ValueError as error:
+            raise InputError(f"{path}:{number}: not valid JSON ({error})") from error
+        except RecursionError:
+            raise InputError(f"{path}:{number}: JSON nested too deeply") from None
+        if not isinstance(record, dict):
+            raise InputError(f"{path}:{number}: a JSON object a line is needed, found {_JSON_TYPES[type(record)]}")
+        yield number, record
 
 
 def _text(record: dict[str, Any], field: str, path: Path, number: int) -> str:
@@ -314,9 +292,8 @@ def _batches(path: Path, columns: Columns | None = None) -> Iterator[Any]:
         with pa.memory_map(str(path)) as file, pa.ipc.open_stream(file) as batches:
             names = _text_columns(batches.schema, columns, path)
             for whole in batches:
-                chosen = whole.select(names) if names else whole
-                for start in range(0, chosen.num_rows, _BATCH_ROWS):
-                    batch = chosen.slice(start, _BATCH_ROWS)
+                for start in range(0, whole.num_rows, _BATCH_ROWS):
+                    batch = (whole.select(names) if names else whole).slice(start, _BATCH_ROWS)
                     batch.validate(full=True)
                     yield batch
     except (pa.ArrowException, OSError) as error:

@@ -14,7 +14,6 @@ _FIRST_WORD = re.compile(r"\W*(\w+)\b(?!\.)")
 _LAST_WORD = re.compile(r"[\w.]+$")
 _DOTTED = re.compile(r"(?:[^\W\d_]\.)+[^\W\d_]")
 _LONGEST_ABBREVIATION = 12
-
 _BEFORE_A_NAME = frozenset(
     "mr mrs ms mx dr prof rev fr hon pres gov sen rep gen lt col maj capt cpt cmdr adm sgt cpl pvt st mt ft "
     "mme mlle msgr vs viz cf e.g i.e eg ie incl".split()
@@ -34,19 +33,14 @@ _STARTERS = frozenset(
 
 
 def split_sentences(text: str) -> list[str]:
-    r"""Split text into sentences.
+    r"""Split text into its sentences, stripped, none empty; white space between them is dropped and nothing else.
 
     A sentence ends at ``.``, ``!``, ``?`` or an ellipsis, with the quotes and brackets that close after it, where
     white space and something that can begin a sentence (a capital, a digit, a letter of a script without case) follow.
     A full stop ends none after a title (``Dr.``), before a number where it abbreviates (``No. 5``, ``Jan. 3``), or
     after the number that heads a list item; after an initial, a dotted acronym or an abbreviation such as ``Inc.`` it
-    ends one only where a word follows that usually begins a sentence (``The``, ``He``, ``In``).
-
-    Args:
-        text: Running text. Line breaks count as white space: split into paragraphs first, if that matters.
-
-    Returns:
-        The sentences in order, stripped, none empty. White space between them is dropped and no other character.
+    ends one only where a word follows that usually begins a sentence (``The``, ``He``, ``In``). Line breaks count as
+    white space: split into paragraphs first, if that matters.
 
     Example:
         >>> split_sentences('Dr. J. Smith paid 3.5 million. "Why?" Nobody at Acme Inc. knew.')
@@ -76,9 +70,7 @@ def _ends_sentence(text: str, start: int, candidate: re.Match[str]) -> bool:
     if word.isdigit():
         return bool(text[start : candidate.start()].strip() != word)
     abbreviation = word.lower()
-    if abbreviation in _BEFORE_A_NAME:
-        return False
-    if abbreviation in _BEFORE_A_NUMBER and following.isdigit():
+    if abbreviation in _BEFORE_A_NAME or (abbreviation in _BEFORE_A_NUMBER and following.isdigit()):
         return False
     is_initial = len(word) == 1 and word.isupper()
     if is_initial or abbreviation in _ANYWHERE or _DOTTED.fullmatch(word):

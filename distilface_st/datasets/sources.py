@@ -30,23 +30,15 @@ _HUB_FILES = {
 
 @dataclass(frozen=True)
 class Source:
-    """Local files that hold text.
-
-    Attributes:
-        name: What the user gave, without the folders it lies in: file name, folder name or Hub id.
-        files: The files, in the order they are read.
-    """
+    """Local files that hold text, in the order they are read; ``name`` is a file name, folder name or Hub id."""
 
     name: str
     files: tuple[Path, ...]
 
     def identity(self) -> list[tuple[str, int, int]]:
         """Absolute path, size in bytes and time of change in nanoseconds of each file; other text, other identity."""
-        found = []
-        for file in self.files:
-            status = file.stat()
-            found.append((str(file.absolute()), status.st_size, status.st_mtime_ns))
-        return found
+        status = [(file, file.stat()) for file in self.files]
+        return [(str(file.absolute()), found.st_size, found.st_mtime_ns) for file, found in status]
 
 
 def file_kind(path: Path) -> str | None:
@@ -57,10 +49,8 @@ def file_kind(path: Path) -> str | None:
         ('.txt', '.parquet', None)
     """
     name = path.name.lower()
-    plain = Path(name.removesuffix(".gz")).suffix
-    if plain in _PLAIN_OR_GZIPPED:
-        return plain
-    return plain if plain in _PLAIN_ONLY and not name.endswith(".gz") else None
+    kind = Path(name.removesuffix(".gz")).suffix
+    return kind if kind in _PLAIN_OR_GZIPPED or (kind in _PLAIN_ONLY and not name.endswith(".gz")) else None
 
 
 def find_source(source: str | os.PathLike[str]) -> Source:
@@ -68,59 +58,38 @@ def find_source(source: str | os.PathLike[str]) -> Source:
 
     A local path comes first. What is no path, bears no file suffix and has the form ``name`` or ``owner/name`` is taken
     for a Hub dataset, whose ``train`` split is read (of ``princeton-nlp/datasets-for-simcse`` the file with Wiki1M). No
-    code from the Hub is run.
-
-    Args:
-        source: A file, a folder (its known files are read by name, its sub-folders are not), or a Hub id.
-
-    Returns:
-        The files to read, at least one.
+    code from the Hub is run. Of a folder the known files are read, in the order of their names, and no sub-folders.
 
     Raises:
         InputError: If nothing is there, the kind of file is not known, or the Hub cannot give the dataset.
     """
     path = Path(source)
     if path.is_dir():
-        return _folder(path)
+        files = sorted(file for file in path.iterdir() if file.is_file() and file.name[0] != "." and file_kind(file))
+        if not files:
+            raise InputError(f"{path}: no file in this folder can be read; known are {KNOWN}")
+        return Source(path.resolve().name, tuple(files))
     if path.exists():
         if file_kind(path) is None:
             raise InputError(f"{path}: not a kind of file that can be read; known are {KNOWN}")
         return Source(path.name, (path,))
     if file_kind(path) is not None or not _HUB_ID.fullmatch(os.fspath(source)):
         raise InputError(f"{path}: no such file or folder")
-    return _from_hub(os.fspath(source))
-
-
-def _folder(path: Path) -> Source:
-    files = sorted(
-        file
-        for file in path.iterdir()
-        if file.is_file() and not file.name.startswith(".") and file_kind(file) is not None
-    )
-    if not files:
-        raise InputError(f"{path}: no file in this folder can be read; known are {KNOWN}")
-    return Source(path.resolve().name, tuple(files))
-
-
-def _from_hub(hub_id: str) -> Source:
+    hub_id = os.fspath(source)
     try:
-        files = download(hub_id)
+        on_hub = download(hub_id)
     except (OSError, ValueError, RuntimeError) as error:
         message = f"{hub_id}: no such file or folder, and not to be had as a dataset from the Hub"
         raise InputError(f"{message} ({type(error).__name__}: {error})") from error
-    if not files:
+    if not on_hub:
         raise InputError(f"{hub_id}: the train split of this dataset is empty")
-    return Source(hub_id, files)
+    return Source(hub_id, on_hub)
 
 
 def download(hub_id: str) -> tuple[Path, ...]:
-    """Fetch a dataset's text from the Hub, or find it in the local cache: the only place that reaches for the Hub.
+    """A dataset's files in the Hub's local cache, fetched if need be: the only place that reaches for the Hub for text.
 
-    Args:
-        hub_id: A dataset id of the Hub, ``name`` or ``owner/name``.
-
-    Returns:
-        Files in the Hub's local cache, as Arrow files unless the dataset is one of which a single file is meant.
+    They are Arrow files, unless the dataset is one of which a single file is meant.
     """
     if hub_id in _HUB_FILES:
         from huggingface_hub import hf_hub_download

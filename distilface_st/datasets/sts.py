@@ -12,7 +12,7 @@ import numpy as np
 
 from ..errors import InputError
 from ..utils.provenance import text_fingerprint
-from .readers import line_blocks, read_records, read_rows
+from .readers import numbered_lines, read_records, read_rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -49,16 +49,10 @@ _HUB = {
 
 @dataclass(frozen=True, eq=False)
 class STSSubset:
-    """Scored sentence pairs from one source.
-
-    Args:
-        name: What the data set calls it, such as ``MSRpar``.
-        sentences1: First sentence of each pair.
-        sentences2: Second sentence of each pair.
-        scores: Gold similarity of each pair, shape (pairs,), float64; 0 to 5 in the STS sets.
+    """Scored sentence pairs from one source, such as ``MSRpar``; ``scores`` of shape (pairs,), 0 to 5 in the STS sets.
 
     Raises:
-        InputError: The three differ in length, or there is no pair.
+        InputError: Sentences and scores differ in length, or there is no pair.
     """
 
     name: str
@@ -68,10 +62,8 @@ class STSSubset:
 
     def __post_init__(self) -> None:
         if not len(self.sentences1) == len(self.sentences2) == len(self.scores):
-            raise InputError(
-                f"{self.name}: {len(self.sentences1)} first sentences, {len(self.sentences2)} second sentences and "
-                f"{len(self.scores)} scores; there must be as many of each."
-            )
+            sentences = f"{len(self.sentences1)} first sentences, {len(self.sentences2)} second sentences"
+            raise InputError(f"{self.name}: {sentences} and {len(self.scores)} scores; there must be as many of each.")
         if not self.sentences1:
             raise InputError(f"{self.name}: there is no pair with a score.")
 
@@ -217,20 +209,18 @@ def _subset_pairs(folder: Path, name: str) -> Iterator[_Pair]:
     pairs, golds = _lines(input_file), _lines(gold_file)
     if len(pairs) != len(golds):
         short = input_file if len(pairs) < len(golds) else gold_file
-        raise InputError(
-            f"{short}:{min(len(pairs), len(golds)) + 1}: missing; {input_file.name} has {len(pairs)} lines and "
-            f"{gold_file.name} {len(golds)}."
-        )
+        found = f"{input_file.name} has {len(pairs)} lines and {gold_file.name} {len(golds)}."
+        raise InputError(f"{short}:{min(len(pairs), len(golds)) + 1}: missing; {found}")
     for (where, pair), (gold_where, gold) in zip(pairs, golds, strict=True):
         first, second, *_ = _split(pair, 2, where)
         if gold.strip():
-            yield _Pair(*_sentences(first, second, where), _score(gold, gold_where))
+            yield _pair(first, second, gold, where, score_where=gold_where)
 
 
 def _stsb_pairs(folder: Path, split: str) -> Iterator[_Pair]:
     for where, line in _lines(folder / "STSBenchmark" / f"sts-{split}.csv"):
         score, first, second = _split(line, 7, where)[4:7]
-        yield _Pair(*_sentences(first, second, where), _score(score, where))
+        yield _pair(first, second, score, where)
 
 
 def _sick_pairs(folder: Path, split: str) -> Iterator[_Pair]:
@@ -241,7 +231,7 @@ def _sick_pairs(folder: Path, split: str) -> Iterator[_Pair]:
         raise InputError(f"{path}:1: the header (pair_ID, sentence_A, sentence_B, relatedness_score) is missing.")
     for where, line in lines:
         first, second, score = _split(line, 4, where)[1:4]
-        yield _Pair(*_sentences(first, second, where), _score(score, where))
+        yield _pair(first, second, score, where)
 
 
 def _from_hub(name: str, split: str) -> STSTask:
@@ -258,8 +248,7 @@ def _from_hub(name: str, split: str) -> STSTask:
         raise InputError(f"{where}: no column {', '.join(sorted(missing))}.")
     pairs = []
     for number, (first, second, score) in enumerate(zip(*(data[column] for column in _COLUMNS), strict=True), 1):
-        row = f"{where}, row {number}"
-        pairs.append(_Pair(*_sentences(first, second, row), _score(score, row)))
+        pairs.append(_pair(first, second, score, f"{where}, row {number}"))
     return STSTask(name, (_subset(name, pairs),), split, merged=name in _SUBSETS)
 
 
@@ -277,7 +266,7 @@ def _row_pairs(path: Path) -> Iterator[_Pair]:
             raise InputError(f"{where}: {len(cells)} column(s), where sentence 1, sentence 2 and a score are needed.")
         first, second, score = (cells[column] for column in order)
         try:
-            yield _Pair(*_sentences(first, second, where), _score(score, where, maximum=None))
+            yield _pair(first, second, score, where, maximum=None)
         except InputError as error:
             hint = " A header must name the columns sentence1, sentence2 and score." if number == 1 else ""
             raise InputError(f"{error}{hint}") from None
@@ -288,18 +277,14 @@ def _object_pairs(path: Path) -> Iterator[_Pair]:
         if not set(_COLUMNS) <= record.keys():
             raise InputError(f"{where}: not an object with the keys sentence1, sentence2 and score.")
         first, second, score = (record[column] for column in _COLUMNS)
-        yield _Pair(*_sentences(first, second, where), _score(score, where, maximum=None))
+        yield _pair(first, second, score, where, maximum=None)
 
 
 def _lines(path: Path) -> list[tuple[str, str]]:
     """Where each line of a file stands, and the line."""
     if not path.is_file():
         raise InputError(f"{path} is missing.")
-    return [
-        (f"{path}:{number}", line.removesuffix("\r"))
-        for first, lines in line_blocks(path)
-        for number, line in enumerate(lines, first)
-    ]
+    return [(f"{path}:{number}", line.removesuffix("\r")) for number, line in numbered_lines(path)]
 
 
 def _split(line: str, least: int, where: str) -> list[str]:
@@ -309,19 +294,17 @@ def _split(line: str, least: int, where: str) -> list[str]:
     return columns
 
 
-def _sentences(first: Any, second: Any, where: str) -> tuple[str, str]:
+def _pair(
+    first: Any, second: Any, score: Any, where: str, *, score_where: str = "", maximum: float | None = _GOLD_MAXIMUM
+) -> _Pair:
     for sentence in (first, second):
         if not isinstance(sentence, str) or not sentence.strip():
             raise InputError(f"{where}: a sentence is empty or not text ({sentence!r}).")
-    return first, second
-
-
-def _score(score: Any, where: str, maximum: float | None = _GOLD_MAXIMUM) -> float:
     try:
         value = math.nan if isinstance(score, bool) else float(score)
     except (TypeError, ValueError):
         value = math.nan
     if not math.isfinite(value) or (maximum is not None and not 0 <= value <= maximum):
         wanted = "a finite number" if maximum is None else f"a number from 0 to {maximum:g}"
-        raise InputError(f"{where}: the score is {score!r}, not {wanted}.")
-    return value
+        raise InputError(f"{score_where or where}: the score is {score!r}, not {wanted}.")
+    return _Pair(first, second, value)

@@ -16,17 +16,14 @@ from xxhash import xxh3_64_intdigest
 
 from ..errors import InputError
 from ..utils.files import atomic_folder, read_json, write_json
-from .readers import read_blocks
-from .sources import find_source
+from .readers import Block, Columns, read_blocks
+from .sources import Source, find_source
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from numpy.typing import NDArray
-
-    from .readers import Block, Columns
-    from .sources import Source
 
 _FORMAT = 1
 """Part of every cache key: raise it when the same text and settings come to give other rows."""
@@ -41,8 +38,7 @@ class TextData:
         read: Lines or records read.
         blank: Records dropped as blank, for pairs also where one side is.
         duplicates: Rows dropped as duplicates of earlier ones.
-        fingerprint: 64-bit BLAKE2b of the rows in order: equal text gives an equal fingerprint wherever it lies. It is
-            ``provenance.text_fingerprint`` of all cells, row by row.
+        fingerprint: 64-bit BLAKE2b of the rows in order (``provenance.text_fingerprint`` of all cells, row by row).
         source: What the user gave: a file name, a folder name or a Hub id.
     """
 
@@ -64,14 +60,7 @@ class Cleaned(NamedTuple):
 
 @dataclass(frozen=True)
 class Recipe:
-    """How rows are made from a source.
-
-    Attributes:
-        kind: Names the way; with ``settings`` it tells cache entries of one source apart.
-        settings: Everything else that decides the rows, JSON values only.
-        columns: Names of the dataset's columns.
-        deduplicate: Whether rows that occurred before are dropped.
-    """
+    """How rows are made from a source: ``kind``, ``settings`` (JSON values) and ``deduplicate`` decide them."""
 
     kind: str
     settings: dict[str, Any]
@@ -86,34 +75,16 @@ def load_text(
     clean: Callable[[Block], Cleaned],
     cache_dir: Path | None,
 ) -> TextData:
-    """Read a source, clean it block by block, and keep the rows; ``limit`` in the recipe's settings counts records.
-
-    Raises:
-        InputError: The source is missing, malformed (reported with file and line) or empty once cleaned.
-    """
+    """Read a source, clean it block by block, and keep the rows; ``limit`` in the recipe's settings counts records."""
     limit = recipe.settings["limit"]
     if limit is not None and limit < 1:
         raise InputError(f"limit must be 1 or more, found {limit}")
     found = find_source(source)
-    blocks = _first_records(read_blocks(found, columns), limit)
-    return text_data(found, recipe, map(clean, blocks), cache_dir)
+    return text_data(found, recipe, map(clean, _first_records(read_blocks(found, columns), limit)), cache_dir)
 
 
 def text_data(source: Source, recipe: Recipe, blocks: Iterator[Cleaned], cache_dir: Path | None) -> TextData:
-    """Open the cached rows of a source, or make them.
-
-    Args:
-        source: Where the text comes from. A cache entry is used while its files' paths, sizes and times are unchanged.
-        recipe: How the rows are made.
-        blocks: The rows; consumed only where no entry is found.
-        cache_dir: Folder of the cache; by default ``distilface`` in the cache folder of ``datasets``.
-
-    Returns:
-        The rows and their counts, the same from the cache as when made.
-
-    Raises:
-        InputError: If nothing is left after cleaning.
-    """
+    """Open the cached rows of a source while the paths, sizes and times of its files are unchanged, else make them."""
     decisive = [_FORMAT, source.identity(), recipe.kind, recipe.settings, recipe.deduplicate]
     key = hashlib.blake2b(json.dumps(decisive).encode(), digest_size=12).hexdigest()
     entry = (cache_dir or Path(datasets.config.HF_DATASETS_CACHE) / "distilface") / f"{recipe.kind}-{key}"
@@ -130,14 +101,11 @@ def text_data(source: Source, recipe: Recipe, blocks: Iterator[Cleaned], cache_d
 
 def _first_records(blocks: Iterable[Block], limit: int | None) -> Iterator[Block]:
     """The first ``limit`` records; blocks after the one that holds the last of them are not read."""
-    left = limit
+    read = 0
     for block in blocks:
-        if left is None:
-            yield block
-            continue
-        yield [column[:left] for column in block]
-        left -= len(block[0])
-        if left <= 0:
+        yield block if limit is None else [column[: limit - read] for column in block]
+        read += len(block[0])
+        if limit is not None and read >= limit:
             return
 
 
@@ -181,14 +149,7 @@ class SeenTexts:
         return len(self._long) + len(self._short)
 
     def add(self, columns: Sequence[Sequence[str]]) -> NDArray[np.bool_]:
-        """Add records, and say which are new.
-
-        Args:
-            columns: Records of n rows as one list of n strings for each column; equal records agree in every column.
-
-        Returns:
-            Of shape (n,): True where a record occurs for the first time.
-        """
+        """Add n records, a list of n strings for each column; shape (n,), True where one occurs for the first time."""
         hashes = list(map(xxh3_64_intdigest, map(str.encode, columns[0])))
         for column in columns[1:]:
             hashes = list(map(xxh3_64_intdigest, map(str.encode, column), hashes))

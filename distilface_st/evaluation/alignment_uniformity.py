@@ -11,7 +11,7 @@ from sentence_transformers.util import batch_to_device
 from typing_extensions import override
 
 from ..errors import InputError
-from ..models.encoders import distinct_embeddings
+from ..models.encoders import Encoder, distinct_embeddings
 from ..utils.chunks import chunked
 from .base import Evaluation, MetricsEvaluator
 
@@ -20,18 +20,13 @@ if TYPE_CHECKING:
 
     from sentence_transformers import SentenceTransformer
 
-    from ..models.encoders import Encoder
-
 _BLOCK_ROWS = 1024
 
 
 def alignment(first: np.ndarray, second: np.ndarray, alpha: float = 2.0) -> float:
     """Mean distance between positives, to the power alpha; 0 is best (Wang & Isola, 2020, equation 1).
 
-    Args:
-        first: Rows of length 1, shape (n, d).
-        second: Their positives, shape (n, d).
-        alpha: The power.
+    ``first`` and ``second`` hold rows of length 1, shape (n, d); a row and its positive have the same index.
     """
     distances = np.linalg.norm(first.astype(np.float64) - second, axis=1)
     return float(np.mean(distances**alpha))
@@ -40,9 +35,7 @@ def alignment(first: np.ndarray, second: np.ndarray, alpha: float = 2.0) -> floa
 def uniformity(vectors: np.ndarray, t: float = 2.0) -> float:
     """Logarithm of the mean Gaussian potential over all pairs of rows; less is better (Wang & Isola, 2020, equation 2).
 
-    Args:
-        vectors: Rows of length 1, shape (n, d), n at least 2. Memory grows with n, not with its square.
-        t: The Gaussian's sharpness.
+    ``vectors`` are two or more rows of length 1, shape (n, d). Memory grows with n, not with its square.
     """
     n = len(vectors)
     total = 0.0
@@ -82,6 +75,8 @@ class AlignmentUniformityEvaluator(MetricsEvaluator):
             evaluator(model)["alignment_uniformity"]
     """
 
+    description = "Alignment and Uniformity"
+
     def __init__(
         self,
         pairs: Sequence[tuple[str, str]] | None = None,
@@ -113,17 +108,12 @@ class AlignmentUniformityEvaluator(MetricsEvaluator):
         aligned = alignment(first, second, self.alpha)
         uniform = uniformity(vectors[: len(self.sentences)], self.t)
         found = {"alignment": aligned, "uniformity": uniform, "alignment_uniformity": -(aligned + uniform)}
-        return Evaluation(self.prefixed(found), {})
+        return Evaluation(found, {})
 
     @override
     def get_config_dict(self) -> dict[str, Any]:
         positives = f"{len(self.pairs)} pairs" if self.pairs else "dropout views"
         return {"positives": positives, "sentences": len(self.sentences), "alpha": self.alpha, "t": self.t}
-
-    @property
-    @override
-    def description(self) -> str:
-        return "Alignment and Uniformity"
 
     def _dropout_views(self, model: SentenceTransformer) -> tuple[np.ndarray, np.ndarray]:
         """Encode each sentence twice in training mode; the training's random state and mode are as before, after."""

@@ -20,22 +20,16 @@ logger = logging.getLogger(__name__)
 
 
 class Evaluation(NamedTuple):
-    """The metrics by their full names, and what else the CSV shall hold."""
+    """The metrics, without the evaluator's name, and what else the CSV shall hold."""
 
     metrics: dict[str, float]
     details: dict[str, float]
 
 
 class MetricsEvaluator(BaseEvaluator):
-    """An evaluator of several metrics: subclasses say what they are, this class writes them down.
+    """An evaluator of several metrics: subclasses find them, this class puts its name before them and writes them down.
 
-    Args:
-        kind: Begins the name of the CSV: ``KIND_NAME_results.csv``.
-        name: Put before the metrics' keys, with an underscore; ``""`` leaves them plain.
-        primary_metric: What chooses checkpoints, without the name.
-        batch_size: Sentences in one forward pass.
-        write_csv: Whether to append the metrics to the CSV in the output folder.
-        show_progress_bar: Whether the encoder shows its progress.
+    The CSV is ``KIND_NAME_results.csv`` in the output folder, and ``primary_metric`` is given without the name.
     """
 
     def __init__(
@@ -54,7 +48,8 @@ class MetricsEvaluator(BaseEvaluator):
     def __call__(  # type: ignore[override]
         self, model: Encoder, output_path: str | None = None, epoch: int = -1, steps: int = -1
     ) -> dict[str, float]:
-        metrics, details = self.evaluate(model)
+        found, details = self.evaluate(model)
+        metrics = {f"{self._prefix}{key}": value for key, value in found.items()}
         best = metrics[cast("str", self.primary_metric)]
         logger.info("%s = %.4f after epoch %s, step %s: %s", self.primary_metric, best, epoch, steps, metrics)
         if output_path is not None and self.write_csv:
@@ -65,23 +60,11 @@ class MetricsEvaluator(BaseEvaluator):
 
     @abstractmethod
     def evaluate(self, model: Encoder) -> Evaluation:
-        """Score the model, and write nothing.
-
-        Raises:
-            InputError: The model's embeddings cannot be compared: zero or not finite, say.
-        """
-
-    def prefixed(self, metrics: dict[str, float]) -> dict[str, float]:
-        """The metrics with the evaluator's name before their keys."""
-        return {f"{self._prefix}{key}": value for key, value in metrics.items()}
+        """Score the model, and write nothing."""
 
 
 def append_csv(path: Path, row: dict[str, Any]) -> None:
-    """Append a row to a CSV file, which is made with a header where it does not exist.
-
-    Raises:
-        InputError: The file has other columns.
-    """
+    """Append a row to a CSV file of the same columns, which is made with a header where it does not exist."""
     path.parent.mkdir(parents=True, exist_ok=True)
     is_new = not path.exists()
     if not is_new:

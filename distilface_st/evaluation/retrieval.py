@@ -1,8 +1,8 @@
 """Retrieval: how far up the right document comes when a query is searched among all documents.
 
-Not the stock ``InformationRetrievalEvaluator``, because it orders ties by id, so that a collapsed model finds some
-documents, gives scores for embeddings of NaN, and takes three times as long (7 s, not 2, for 10,000 queries among as
-many documents, and 2.6 GB).
+The stock ``InformationRetrievalEvaluator`` gives the same numbers where no similarities are equal. It breaks ties by
+id, so that a collapsed model scores 0.0003 mrr@10, and scores embeddings of NaN. Among 10,000 documents it takes 6.9
+to 9.6 s for as many queries, this one 2.2 to 2.4 s.
 """
 
 from __future__ import annotations
@@ -13,13 +13,11 @@ import numpy as np
 from typing_extensions import override
 
 from ..errors import InputError
-from ..models.encoders import distinct_embeddings
+from ..models.encoders import Encoder, distinct_embeddings
 from .base import Evaluation, MetricsEvaluator
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    from ..models.encoders import Encoder
 
 _QUERIES_AT_ONCE = 1024
 _TIE = 1e-6
@@ -27,18 +25,11 @@ _TIE = 1e-6
 
 
 def ranks_of_own(queries: np.ndarray, documents: np.ndarray, own: np.ndarray | None = None) -> np.ndarray:
-    """The rank of each query's own document among all documents by dot product.
+    """The rank of each query's own document among all documents by dot product: from 1 (best) to m, shape (n,).
 
-    A tie counts against the query: of documents equally similar, its own comes last. So a model that gives all texts
-    the same embedding finds nothing.
-
-    Args:
-        queries: Rows of length 1, shape (n, d).
-        documents: Rows of length 1, shape (m, d).
-        own: Which document belongs to each query, shape (n,); by default the one of the same row.
-
-    Returns:
-        Ranks from 1 (best) to m, shape (n,). Memory is m similarities for 1,024 queries at a time.
+    ``queries`` (n, d) and ``documents`` (m, d) are rows of length 1; ``own`` says which document belongs to each query,
+    by default that of the same row. A tie counts against the query: of documents equally similar, its own comes last,
+    so a model that gives all texts the same embedding finds nothing.
     """
     own = np.arange(len(queries)) if own is None else own
     ranks = np.empty(len(queries), dtype=np.int64)
@@ -84,6 +75,8 @@ class RetrievalEvaluator(MetricsEvaluator):
             evaluator(model)["retrieval_mrr@10"]
     """
 
+    description = "Information Retrieval"
+
     def __init__(
         self,
         queries: Sequence[str],
@@ -97,17 +90,11 @@ class RetrievalEvaluator(MetricsEvaluator):
         self.queries = list(queries)
         self.documents = list(documents)
         if not queries or len(queries) != len(documents):
-            raise InputError(
-                f"Retrieval needs queries and one document each; these are {len(queries)} queries and "
-                f"{len(documents)} documents."
-            )
+            found = f"{len(queries)} queries and {len(documents)} documents"
+            raise InputError(f"Retrieval needs queries and one document each; these are {found}.")
 
     def score(self, model: Encoder) -> dict[str, float]:
-        """``mrr@10``, ``recall@1`` and ``recall@10`` of the model.
-
-        Raises:
-            InputError: Zero or non-finite embeddings.
-        """
+        """``mrr@10``, ``recall@1`` and ``recall@10`` of the model; zero or non-finite embeddings are an InputError."""
         (query_rows, queries), (rows, documents) = (
             distinct_embeddings(model, texts, self.batch_size, self.show_progress_bar)
             for texts in (self.queries, self.documents)
@@ -117,13 +104,8 @@ class RetrievalEvaluator(MetricsEvaluator):
 
     @override
     def evaluate(self, model: Encoder) -> Evaluation:
-        return Evaluation(self.prefixed(self.score(model)), {})
+        return Evaluation(self.score(model), {})
 
     @override
     def get_config_dict(self) -> dict[str, Any]:
         return {"queries": len(self.queries), "documents": len(set(self.documents))}
-
-    @property
-    @override
-    def description(self) -> str:
-        return "Information Retrieval"

@@ -15,7 +15,7 @@ from typing_extensions import override
 
 from ..datasets.sts import AVERAGE5, AVERAGE6, STSTask, former_source, load_sts
 from ..errors import InputError
-from ..models.encoders import distinct_embeddings, open_encoder
+from ..models.encoders import Encoder, distinct_embeddings, open_encoder
 from ..models.fingerprint import encoder_fingerprint, model_fingerprint
 from ..utils.provenance import command, text_fingerprint, versions
 from .base import Evaluation, MetricsEvaluator
@@ -23,10 +23,7 @@ from .base import Evaluation, MetricsEvaluator
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ..models.encoders import Encoder
-
 Aggregation = Literal["all", "mean", "wmean"]
-AGGREGATIONS: tuple[str, ...] = get_args(Aggregation)
 
 AVERAGES = {"average5": AVERAGE5, "average6": AVERAGE6}
 """Which sets an average is over: the paper's five, and those with STS16."""
@@ -54,17 +51,10 @@ class TaskScore:
 
 
 def score_task(task: STSTask, similarities: np.ndarray, aggregation: Aggregation = "all") -> TaskScore:
-    """Score one STS set.
+    """Score one STS set from the cosine similarity of each pair, subset after subset, shape (pairs,).
 
-    Args:
-        task: The set.
-        similarities: Cosine similarity of each pair, subset after subset, shape (pairs,).
-        aggregation: ``all``: one correlation over all pairs; ``mean``: the mean of the subsets' correlations;
-            ``wmean``: that mean weighted by pairs.
-
-    Returns:
-        Spearman and Pearson correlation, in all and by subset. Ties, which are similarities equal to six decimals, get
-        their average rank.
+    The aggregation ``all`` is one correlation over all pairs, ``mean`` the mean of the subsets' correlations, ``wmean``
+    that mean weighted by pairs. Similarities equal to six decimals are ties, and get their average rank.
 
     Raises:
         InputError: Constant scores or similarities; a mean over subsets that the source does not tell apart.
@@ -78,10 +68,9 @@ def score_task(task: STSTask, similarities: np.ndarray, aggregation: Aggregation
     }
     if aggregation == "all":
         return TaskScore(task.label, _correlate(task.scores, similarities, task.label), subsets)
-    found = list(subsets.values())
-    weights = [part.pairs if aggregation == "wmean" else 1 for part in found]
-    spearman = np.average([part.spearman for part in found], weights=weights)
-    pearson = np.average([part.pearson for part in found], weights=weights)
+    weights = [part.pairs if aggregation == "wmean" else 1 for part in subsets.values()]
+    spearman = np.average([part.spearman for part in subsets.values()], weights=weights)
+    pearson = np.average([part.pearson for part in subsets.values()], weights=weights)
     return TaskScore(task.label, Correlation(float(spearman), float(pearson), len(task)), subsets)
 
 
@@ -94,23 +83,17 @@ def averages(scores: dict[str, float]) -> dict[str, float | None]:
 
 
 def check_tasks(tasks: STSTask | Sequence[STSTask], aggregation: str) -> tuple[STSTask, ...]:
-    """The tasks as a tuple.
-
-    Raises:
-        InputError: None, two of the same label, an unknown aggregation, or a mean over subsets that are not told apart.
-    """
+    """The tasks as a tuple, of one or more, each once, over which the aggregation can be formed."""
     tasks = (tasks,) if isinstance(tasks, STSTask) else tuple(tasks)
     labels = [task.label for task in tasks]
     if not tasks or len(set(labels)) < len(labels):
         raise InputError(f"STS sets must be one or more, each once; these are {', '.join(labels) or 'none'}.")
-    if aggregation not in AGGREGATIONS:
-        raise InputError(f"{aggregation!r} is no aggregation: choose from {', '.join(AGGREGATIONS)}.")
+    if aggregation not in get_args(Aggregation):
+        raise InputError(f"{aggregation!r} is no aggregation: choose from {', '.join(get_args(Aggregation))}.")
     merged = [task.label for task in tasks if task.merged]
     if aggregation != "all" and merged:
-        raise InputError(
-            f"{', '.join(merged)} came without subsets, so there is no {aggregation} over them: use 'all', or load "
-            "the sets from a folder in SentEval's layout."
-        )
+        problem = f"{', '.join(merged)} came without subsets, so there is no {aggregation} over them"
+        raise InputError(f"{problem}: use 'all', or load the sets from a folder in SentEval's layout.")
     return tasks
 
 
@@ -119,10 +102,8 @@ def _correlate(gold: np.ndarray, similarities: np.ndarray, where: str) -> Correl
     if len(gold) < 2 or np.ptp(gold) == 0:
         raise InputError(f"{where}: all {len(gold)} gold score(s) are the same, so no correlation is defined.")
     if not np.ptp(similarities) > 10**-_DECIMALS:
-        raise InputError(
-            f"{where}: all similarities are {similarities[0]:.6f}, so no correlation is defined: the model does "
-            "not tell these sentences apart."
-        )
+        problem = f"all similarities are {similarities[0]:.6f}, so no correlation is defined"
+        raise InputError(f"{where}: {problem}: the model does not tell these sentences apart.")
     spearman = _pearson(rankdata(gold), rankdata(similarities.round(_DECIMALS)))
     return Correlation(spearman, _pearson(gold, similarities), len(gold))
 
@@ -165,6 +146,8 @@ class STSEvaluator(MetricsEvaluator):
             evaluator(model)["sts-dev_spearman_cosine"]
     """
 
+    description = "Semantic Similarity"
+
     def __init__(
         self,
         tasks: STSTask | Sequence[STSTask],
@@ -177,25 +160,14 @@ class STSEvaluator(MetricsEvaluator):
     ) -> None:
         self.tasks = check_tasks(tasks, aggregation)
         self.aggregation = aggregation
-        labels = [task.label for task in self.tasks]
-        self._labels = dict(zip(labels, labels if len(labels) > 1 else [""], strict=True))
-        super().__init__(
-            "sts_evaluation",
-            name or ("" if len(labels) > 1 else labels[0]),
-            self._metric(self._chosen(primary)),
-            batch_size,
-            write_csv,
-            show_progress_bar,
-        )
+        prefix = name or ("" if len(self.tasks) > 1 else self.tasks[0].label)
+        primary = self._metric(self._chosen(primary))
+        super().__init__("sts_evaluation", prefix, primary, batch_size, write_csv, show_progress_bar)
         self.name = self.name or "STS"  # what the model card calls the data
         self.csv_file = f"sts_evaluation{f'_{name}' if name else ''}_results.csv"
 
     def score(self, model: Encoder) -> list[TaskScore]:
-        """Score the model on each set, in the order given, subsets included.
-
-        Raises:
-            InputError: As calling the evaluator does.
-        """
+        """Score the model on each set, in the order given, subsets included."""
         sentences = (text for task in self.tasks for text in (*task.sentences1, *task.sentences2))
         rows, vectors = distinct_embeddings(model, sentences, self.batch_size, self.show_progress_bar)
         scores = []
@@ -207,10 +179,8 @@ class STSEvaluator(MetricsEvaluator):
     @override
     def evaluate(self, model: Encoder) -> Evaluation:
         found = self.score(model)
-        metrics = {}
-        for score in found:
-            metrics[self._metric(score.label)] = score.total.spearman
-            metrics[self._metric(score.label, "pearson")] = score.total.pearson
+        kinds = ("spearman", "pearson")
+        metrics = {self._metric(score.label, kind): getattr(score.total, kind) for score in found for kind in kinds}
         if len(found) > 1:
             scores = {score.label: score.total.spearman for score in found}
             means = {"average": float(np.mean(list(scores.values()))), **averages(scores)}
@@ -219,36 +189,28 @@ class STSEvaluator(MetricsEvaluator):
             f"{score.label}/{name}_{kind}_cosine": getattr(part, kind)
             for score in found
             for name, part in score.subsets.items()
-            for kind in ("spearman", "pearson")
+            for kind in kinds
         }
-        return Evaluation(self.prefixed(metrics), subsets)
+        return Evaluation(metrics, subsets)
 
     @override
     def get_config_dict(self) -> dict[str, Any]:
         return {"aggregation": self.aggregation, "pairs": {task.label: len(task) for task in self.tasks}}
 
-    @property
-    @override
-    def description(self) -> str:
-        return "Semantic Similarity"
-
     def _chosen(self, primary: str | None) -> str:
         """The label or average that chooses checkpoints."""
-        labels = list(self._labels)
-        choices = labels
+        choices = labels = [task.label for task in self.tasks]
         if len(labels) > 1:
             choices = [*labels, "average", *(name for name, sets in AVERAGES.items() if set(sets) <= set(labels))]
         if primary is None:
-            fallback = "average" if len(labels) > 1 else labels[0]
-            return next((name for name in ("STS-B-dev", "STS-B") if name in labels), fallback)
+            return next(name for name in ("STS-B-dev", "STS-B", "average", labels[0]) if name in choices)
         if primary not in choices:
             raise InputError(f"{primary!r} is no metric of this evaluation: choose from {', '.join(choices)}.")
         return primary
 
     def _metric(self, label: str, kind: str = "spearman") -> str:
         # A single set is named by the evaluator's own name, which prefixes all metrics.
-        label = self._labels.get(label, label)
-        return f"{label}_{kind}_cosine" if label else f"{kind}_cosine"
+        return f"{label}_{kind}_cosine" if len(self.tasks) > 1 else f"{kind}_cosine"
 
 
 class STSReport(TypedDict):

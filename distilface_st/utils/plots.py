@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import InputError
 from .extras import require
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    import os
 
 
-def check_plot_file(path: Path) -> None:
+def check_plot_file(path: str | os.PathLike[str]) -> None:
     """Refuse a plot that cannot be drawn, for those who would rather know before they score.
 
     Raises:
@@ -20,5 +21,5 @@ def check_plot_file(path: Path) -> None:
     """
     canvas = require("matplotlib.backend_bases", "Plotting", "plots").FigureCanvasBase
     endings = sorted(canvas.get_supported_filetypes())
-    if path.suffix.removeprefix(".").lower() not in endings:
+    if Path(path).suffix.removeprefix(".").lower() not in endings:
         raise InputError(f"{path}: a plot's name must end in one of .{', .'.join(endings)}.")

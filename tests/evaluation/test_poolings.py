@@ -12,8 +12,7 @@ from sentence_transformers import SentenceTransformer
 
 from distilface_st.datasets.sts import STSSubset, STSTask
 from distilface_st.errors import InputError
-from distilface_st.evaluation.poolings.bank import PoolingBank, pooling_key
-from distilface_st.evaluation.poolings.study import PoolingStudy, score_poolings
+from distilface_st.evaluation.poolings import PoolingBank, PoolingStudy, plot_poolings, pooling_key, score_poolings
 from distilface_st.models.build import build_model
 from distilface_st.modules.multi_layer_pooling import LAYER_REDUCTIONS, LAYER_SELECTIONS, MultiLayerPooling
 from tests.conftest import make_encoder
@@ -83,7 +82,7 @@ def test_each_distinct_sentence_is_encoded_once_and_chunks_change_nothing(
         return encode(self, inputs, **kwargs)
 
     monkeypatch.setattr(SentenceTransformer, "encode", spy)
-    monkeypatch.setattr("distilface_st.evaluation.poolings.study._CHUNK_SENTENCES", 8)
+    monkeypatch.setattr("distilface_st.evaluation.poolings._CHUNK_SENTENCES", 8)
     chunked = score_poolings(tiny_encoder, tasks, device="cpu")
     assert len(seen) == len(set(seen)) == len({text for t in tasks for text in t.sentences1 + t.sentences2})
     by_key = {(r.layers, r.layer_reduction, r.pooling_mode): r.scores for r in whole.results}
@@ -145,6 +144,13 @@ def test_a_study_is_plain_json(study: PoolingStudy) -> None:
         "average6",
     }
     assert {"versions", "command", "seed", "model_fingerprint", "data_fingerprint", "seconds", "pairs"} <= read.keys()
+
+
+def test_a_plot_is_drawn_into_a_file_named_by_a_string(study: PoolingStudy, tmp_path: Path) -> None:
+    plot_poolings(study, str(tmp_path / "poolings.svg"))
+    assert "<svg" in (tmp_path / "poolings.svg").read_text(encoding="utf-8")
+    with pytest.raises(InputError, match=r"chart\.xyz: a plot's name must end in one of"):
+        plot_poolings(study, "chart.xyz")
 
 
 def test_an_unknown_token_pooling_is_refused(tiny_encoder: Path) -> None:

@@ -6,7 +6,7 @@ import time
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from itertools import product
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -14,13 +14,14 @@ from sentence_transformers.sentence_transformer.modules import Pooling
 from torch import Tensor, nn
 from tqdm import tqdm  # type: ignore[import-untyped]
 
-from ...errors import InputError
-from ...models.build import build_model
-from ...models.fingerprint import model_fingerprint
-from ...modules.multi_layer_pooling import LAYER_REDUCTIONS, LAYER_SELECTIONS, resolve_layers
-from ...utils.provenance import command, text_fingerprint, versions
-from ..sts import averages, check_tasks, score_task
-from .bank import PoolingBank, pooling_key
+from ..errors import InputError
+from ..models.build import build_model
+from ..models.fingerprint import model_fingerprint
+from ..modules.multi_layer_pooling import LAYER_REDUCTIONS, LAYER_SELECTIONS, MultiLayerPooling, resolve_layers
+from ..utils.files import atomic_file
+from ..utils.plots import check_plot_file
+from ..utils.provenance import command, text_fingerprint, versions
+from .sts import Aggregation, averages, check_tasks, score_task
 
 if TYPE_CHECKING:
     import os
@@ -28,9 +29,7 @@ if TYPE_CHECKING:
 
     from sentence_transformers import SentenceTransformer
 
-    from ...datasets.sts import STSTask
-    from ...modules import MultiLayerPooling
-    from ..sts import Aggregation
+    from ..datasets.sts import STSTask
 
 POOLING_MODES = ("cls", "mean", "max")
 """The token poolings studied unless others are asked for."""
@@ -192,6 +191,122 @@ def score_poolings(
     )
 
 
+def plot_poolings(study: PoolingStudy, path: str | os.PathLike[str]) -> None:
+    """Draw the score of each pooling, the best bar highlighted (the paper's Figure 8).
+
+    Args:
+        study: The scores.
+        path: The image; its ending says the format.
+
+    Raises:
+        InputError: matplotlib does not draw files with this ending.
+        MissingExtraError: matplotlib is not installed.
+    """
+    check_plot_file(path)
+    from matplotlib.figure import Figure
+
+    results = study.distinct()
+    modes = sorted({result.pooling_mode for result in results}, key=[r.pooling_mode for r in results].index)
+    rows = list(dict.fromkeys(result.layer_pooling for result in results))
+    low, high = min(0, *(result.rank_score for result in results)), max(0, study.best.rank_score)
+    margin = 0.2 * (high - low)
+    figure = Figure(figsize=(1.6 + 2.8 * len(modes), 1.1 + 0.3 * len(rows)), layout="constrained")
+    panels = figure.subplots(1, len(modes), sharex=True, sharey=True, squeeze=False)[0]
+    for axes, mode in zip(panels, modes, strict=True):
+        bars = {result.layer_pooling: result for result in results if result.pooling_mode == mode}
+        scores = [bars[row].rank_score for row in rows]
+        colours = ["tab:orange" if bars[row] is study.best else "lightsteelblue" for row in rows]
+        axes.bar_label(axes.barh(rows, scores, color=colours), fmt="%.1f", padding=3, fontsize=8)
+        axes.set_title(f"{mode} over tokens", fontsize=10)
+        axes.set_xlim(low - margin * (low < 0), high + margin * (high > 0))
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.tick_params(axis="y", length=0)
+    panels[0].invert_yaxis()
+    what = "average5" if study.best.average5 is not None else f"mean of {', '.join(study.pairs)}"
+    figure.supxlabel(f"Spearman x 100, {what}", fontsize=10)
+    figure.suptitle(f"{study.model}, no training", fontsize=11)
+    with atomic_file(path) as temporary:
+        figure.savefig(temporary, dpi=150)
+
+
+class PoolingKey(NamedTuple):
+    """What one pooling is."""
+
+    layer_indices: tuple[int, ...]
+    layer_reduction: str
+    pooling_mode: str
+
+
+def pooling_key(indices: tuple[int, ...], reduction: str, mode: str) -> PoolingKey:
+    """The key of a pooling; the same for all reductions of a single layer, since they are the same pooling."""
+    return PoolingKey(indices, reduction if len(indices) > 1 else "mean", mode)
+
+
+class PoolingBank(nn.Module):
+    """Pools the hidden states of one forward pass in every way that the poolings asked for cannot share.
+
+    The sentence embedding it gives is the concatenation of slots, each of the encoder's hidden size d. A reduction that
+    commutes with the token pooling shares the slots of its single layers: the mean over two layers, then over tokens,
+    is the mean of the two layers' means over tokens. One that does not commute has a slot of its own, pooled token by
+    token: the mean over two layers, then the maximum over tokens, is not the mean of two maxima. For layers 1 and 2:
+
+    ========== ======================== ================================================
+    reduction  token pooling            slots
+    ========== ======================== ================================================
+    concat     any                      (1,) and (2,), side by side
+    mean       max                      (1, 2), token by token
+    mean       any other                (1,) and (2,), averaged
+    max        cls, lasttoken, max      (1,) and (2,), the greater
+    max        any other, such as mean  (1, 2), token by token
+    ========== ======================== ================================================
+
+    Size and depth of the encoder, and whether prompts take part, are those of ``template``, which pools the last layer.
+    """
+
+    def __init__(self, template: MultiLayerPooling, keys: Sequence[PoolingKey]) -> None:
+        super().__init__()
+        self.keys = tuple(keys)
+        self.dimension = template.embedding_dimension
+        needed: dict[tuple[tuple[int, ...], str], dict[str, None]] = {}
+        for part in (part for key in keys for part in _parts(key)):
+            needed.setdefault(part[:2], {})[part.pooling_mode] = None
+        poolings = [
+            MultiLayerPooling(
+                self.dimension,
+                template.num_hidden_layers,
+                layers=indices,
+                layer_reduction=cast("Any", reduction),
+                pooling_mode=tuple(modes),
+                include_prompt=template.include_prompt,
+            )
+            for (indices, reduction), modes in needed.items()
+        ]
+        self.poolings = nn.ModuleList(poolings)
+        found = (PoolingKey(*layers, mode) for layers, modes in needed.items() for mode in modes)
+        self.slots = {part: slot for slot, part in enumerate(found)}
+
+    def forward(self, features: dict[str, Any]) -> dict[str, Any]:
+        """The features with ``sentence_embedding`` of shape (batch, slots x d), float32."""
+        pooled = [pooling(dict(features))["sentence_embedding"].float() for pooling in self.poolings]
+        return {**features, "sentence_embedding": torch.cat(pooled, dim=-1)}
+
+    def combine(self, slots: Tensor, key: PoolingKey) -> Tensor:
+        """The embedding one pooling gives: from slots of shape (n, slots, d), shape (n, d or layers x d)."""
+        parts = slots[:, [self.slots[part] for part in _parts(key)]]
+        if key.layer_reduction == "concat":
+            return parts.flatten(1)
+        return parts.amax(dim=1) if key.layer_reduction == "max" else parts.mean(dim=1)
+
+
+def _parts(key: PoolingKey) -> list[PoolingKey]:
+    """The slots that a pooling is put together from, see :class:`PoolingBank`."""
+    indices, reduction, mode = key
+    commutes = {"concat": True, "mean": mode != "max", "max": mode in ("cls", "lasttoken", "max")}
+    if len(indices) == 1 or not commutes[reduction]:
+        return [key]
+    return [PoolingKey((index,), "mean", mode) for index in indices]
+
+
 def _all_similarities(
     model: SentenceTransformer, bank: PoolingBank, tasks: Sequence[STSTask], batch_size: int, show_progress_bar: bool
 ) -> np.ndarray:
@@ -216,12 +331,8 @@ def _all_similarities(
         now = np.flatnonzero(ready == chunk)
         if now.size:
             at_hand = waiting | vectors
-            first, second = (
-                torch.from_numpy(np.stack([at_hand[index] for index in members[now, side].tolist()])).view(
-                    len(now), -1, bank.dimension
-                )
-                for side in (0, 1)
-            )
+            sides = (np.stack([at_hand[index] for index in side]) for side in members[now].T.tolist())
+            first, second = (torch.from_numpy(side).view(len(now), -1, bank.dimension) for side in sides)
             similarities[:, now] = _similarities(bank, first, second)
         waiting = {index: vector for index, vector in waiting.items() if last_use[index] > chunk}
         waiting |= {index: vector.copy() for index, vector in vectors.items() if last_use[index] > chunk}

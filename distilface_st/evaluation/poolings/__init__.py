@@ -1,1 +1,0 @@
-"""Every pooling of an encoder, scored from one forward pass without training."""
