@@ -29,7 +29,7 @@ class Variant:
         kind: ``torch``, ``torch-bf16``, ``st`` (a SentenceTransformer) or ``edge`` (an EdgeEncoder).
         runtime: ``torch``, ``onnxruntime`` or ``openvino``.
         precision: ``fp32``, ``bf16``, ``fp16`` or ``int8``.
-        fingerprint: Of the torch model's weights; ``parameters``, likewise.
+        fingerprint: Of the torch model's weights.
         bytes_on_disk: The files it needs: the model's folder, without the graph of another runtime.
     """
 

@@ -29,9 +29,6 @@ if TYPE_CHECKING:
 
     from .report import Variant
 
-DEFAULT_BATCH, DEFAULT_BATCH_TOKENS = 32, 1024
-"""The batch of a SentenceTransformer, and of an EdgeEncoder: what stands for 32 sentences there. Both are defaults."""
-
 
 class VariantError(InputError):
     """A variant's process ended before it had answered."""
@@ -50,7 +47,7 @@ class Worker:
 
     def __init__(self, variant: Variant, threads: int | None) -> None:
         self.name = variant.id
-        self.default_batch = DEFAULT_BATCH_TOKENS if variant.kind == "edge" else DEFAULT_BATCH
+        self.default_batch = 1024 if variant.kind == "edge" else 32  # tokens or sentences, as encoders take by default
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 (closed with the process)
         variables = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS") if threads else ()
         started = time.time()

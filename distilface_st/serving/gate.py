@@ -119,8 +119,7 @@ class Gate:
                 # The message, which may quote a user's text, is logged only if texts may be.
                 said = f": {error}" if self._service.settings.log_text else ""
                 frames = "".join(traceback.format_tb(error.__traceback__))
-                failure = f"{type(error).__name__}{said}"
-                logger.error("%s %s failed with %s\n%s", scope["method"], path, failure, frames)
+                logger.error("%s %s failed with %s%s\n%s", scope["method"], path, type(error).__name__, said, frames)
             if reason := REFUSALS.get(answer.code or ""):
                 self._service.metrics.rejected.labels(reason).inc()
                 await incoming.discard(4 * self._service.settings.max_body_bytes)
