@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import groupby
+from operator import attrgetter
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Annotated
@@ -12,9 +14,7 @@ from ._common import SHIPPED_MODEL, JsonFile, StsDir, console, write_csv, write_
 from .evaluate import Tasks, load_tasks
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from rich.table import Table
+    from collections.abc import Callable
 
     from ..benchmark.report import BenchmarkReport, VariantReport
 
@@ -42,12 +42,11 @@ def benchmark(
     variants: Annotated[
         str | None,
         typer.Option(
-            "--variants",
-            "--arms",
             help="Ways to run, with commas: torch (fp32, which the others are compared with), torch-bf16, st (an "
             "export as a SentenceTransformer), edge (an export without torch). Default: all.",
         ),
     ] = None,
+    arms: Annotated[str | None, typer.Option(hidden=True, help="The former name of --variants.")] = None,
     sts_dir: StsDir = None,
     tasks: Tasks = None,
     text: Annotated[
@@ -87,12 +86,11 @@ def benchmark(
     if plot is not None:
         check_plot_file(plot)
         require("adjustText", "Plotting", "plots")
-    out = console()
-    with out.status("starting") as status:
+    with console().status("starting") as status:
         report = benchmark_models(
             models or [SHIPPED_MODEL],
             exports=_names(exports),
-            variants=_names(variants) or KINDS,
+            variants=_names(variants or arms) or KINDS,
             tasks=load_tasks(sts_dir, tasks) if sts_dir or tasks else (),
             text=text,
             sentences=sentences,
@@ -115,33 +113,49 @@ def _names(text: str | None) -> list[str]:
 
 
 def _show(report: BenchmarkReport) -> None:
-    out = console()
-    texts = [name for name in _TEXTS if name in report.texts]
-    single = report.texts["one_by_one"]["source"]
+    """Print four tables, each with a line for each model and, under it, one for each of its variants."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+    from rich.text import Text
+
     average = "average5" if any(variant.quality.average5 is not None for variant in report.variants) else "average"
     cost: list[Column] = [
-        ("params M", lambda variant: f"{variant.parameters / 1e6:.1f}"),
-        ("disk MB", lambda variant: f"{variant.bytes_on_disk / 1e6:.1f}"),
-        ("peak MB", lambda variant: _number(variant.peak_memory_bytes and variant.peak_memory_bytes / 1e6, ",.0f")),
-        ("load s", lambda variant: _short(variant.figures["load"].median)),
-        ("cold start s", lambda variant: _short(variant.figures["cold_start"].median)),
-        ("total s", lambda variant: _short(median(variant.figures["one_by_one"].seconds))),
+        ("params M", lambda one: f"{one.parameters / 1e6:.1f}"),
+        ("disk MB", lambda one: f"{one.bytes_on_disk / 1e6:.1f}"),
+        ("peak MB", lambda one: _number(one.peak_memory_bytes and one.peak_memory_bytes / 1e6, ",.0f")),
+        ("load s", lambda one: _short(one.figures["load"].median)),
+        ("cold start s", lambda one: _short(one.figures["cold_start"].median)),
+        ("total s", lambda one: _short(median(one.figures["one_by_one"].seconds))),
         *_columns("one_by_one", "ms/sentence"),
     ]
     quality: list[Column] = [
-        (average, lambda variant: _number(variant.quality.score, ".2f")),
-        ("loss", lambda variant: _number(variant.quality.loss, ".2f")),
-        ("mean cosine", lambda variant: _number(variant.quality.mean_cosine, ".5f")),
-        ("min cosine", lambda variant: _number(variant.quality.min_cosine, ".5f")),
-        ("computes in", lambda variant: variant.computes_in),
+        (average, lambda one: _number(one.quality.score, ".2f")),
+        ("loss", lambda one: _number(one.quality.loss, ".2f")),
+        ("mean cosine", lambda one: _number(one.quality.mean_cosine, ".5f")),
+        ("min cosine", lambda one: _number(one.quality.min_cosine, ".5f")),
+        ("computes in", lambda one: one.computes_in),
     ]
-    at_32 = [column for text in texts for column in _columns(f"{text}_batch32", _TEXTS[text])]
-    at_best = [column for text in texts for column in _columns(f"{text}_best", _TEXTS[text], with_batch=True)]
+    texts = {name: heading for name, heading in _TEXTS.items() if name in report.texts}
+    at_32 = [column for text in texts for column in _columns(f"{text}_batch32", texts[text])]
+    at_best = [column for text in texts for column in _columns(f"{text}_best", texts[text], with_batch=True)]
     tokens = "(of edge variants the batch is in tokens: {})".format
-    out.print(_table(report, f"Cost, and one sentence at a time ({single})", cost))
-    out.print(_table(report, f"Sentences/s at batch 32 {tokens('1,024')}", at_32))
-    out.print(_table(report, f"Sentences/s at each variant's best batch {tokens('256 to 4,096')}", at_best))
-    out.print(_table(report, "Quality (Spearman x 100; cosine with torch)", quality))
+    tables = {
+        f"Cost, and one sentence at a time ({report.texts['one_by_one']['source']})": cost,
+        f"Sentences/s at batch 32 {tokens('1,024')}": at_32,
+        f"Sentences/s at each variant's best batch {tokens('256 to 4,096')}": at_best,
+        "Quality (Spearman x 100; cosine with torch)": quality,
+    }
+    out = console()
+    for title, columns in tables.items():
+        table = Table(title=title, box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+        table.add_column("variant", no_wrap=True)
+        for heading, _ in columns:
+            table.add_column(heading, justify="right", no_wrap=True)
+        for model, variants in groupby(report.variants, key=attrgetter("model")):
+            table.add_row(Text(model), style="bold")
+            for one in variants:
+                table.add_row(f"  {one.variant}", *(cell(one) for _, cell in columns))
+        out.print(table)
     for note in report.notes:
         out.print(note, style="yellow")
     threads = f"{report.threads} threads" if report.threads else "threads as each runtime chooses"
@@ -150,34 +164,15 @@ def _show(report: BenchmarkReport) -> None:
     out.print(f"{timings}; medians of {report.repeats}, of {report.starts} starts", style="dim")
 
 
-def _table(report: BenchmarkReport, title: str, columns: Sequence[Column]) -> Table:
-    """A table with a line for each model and, under it, one for each of its variants."""
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(title=title, box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
-    table.add_column("variant", no_wrap=True)
-    for heading, _ in columns:
-        table.add_column(heading, justify="right", no_wrap=True)
-    model = None
-    for variant in report.variants:
-        if variant.model != model:
-            model = variant.model
-            table.add_row(Text(model), style="bold")
-        table.add_row(f"  {variant.variant}", *(cell(variant) for _, cell in columns))
-    return table
-
-
 def _columns(name: str, heading: str, with_batch: bool = False) -> list[Column]:
     """A figure's median, least and most, batch where asked for, and ratio to torch."""
-    batch: list[Column] = [("batch", lambda variant: str(variant.figures[name].batch))]
-    return [
-        (heading, lambda variant: _short(variant.figures[name].median)),
-        ("min-max", lambda variant: f"{_short(variant.figures[name].min)}-{_short(variant.figures[name].max)}"),
-        *(batch if with_batch else []),
-        ("x torch", lambda variant: _number(variant.figures[name].speed_ratio, ".2f")),
+    columns: list[Column] = [
+        (heading, lambda one: _short(one.figures[name].median)),
+        ("min-max", lambda one: f"{_short(one.figures[name].min)}-{_short(one.figures[name].max)}"),
+        ("batch", lambda one: str(one.figures[name].batch)),
+        ("x torch", lambda one: _number(one.figures[name].speed_ratio, ".2f")),
     ]
+    return columns if with_batch else [column for column in columns if column[0] != "batch"]
 
 
 def _number(value: float | None, form: str) -> str:

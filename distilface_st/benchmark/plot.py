@@ -13,10 +13,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from .report import BenchmarkReport, VariantReport
+    from .report import BenchmarkReport, Quality, VariantReport
 
 _MARKERS = {"torch": "o", "onnxruntime": "s", "openvino": "D"}
 _LEAST_RANGE = {"average5": 1.0, "average": 1.0, "mean_cosine": 0.01}
+"""The quality axis spans at least this, so that differences of a few hundredths of a point look small."""
 _MARGIN = 0.14
 _CLOSE = 0.04
 
@@ -34,25 +35,31 @@ def plot_benchmark(report: BenchmarkReport, path: Path) -> None:
 
     Raises:
         InputError: matplotlib does not draw files with this ending; no variant has a score or a cosine.
-        MissingExtraError: matplotlib or adjustText is not installed.
+        MissingExtraError: The extra ``plots`` is not installed.
     """
     check_plot_file(path)
     require("adjustText", "Plotting", "plots")
     from matplotlib.figure import Figure
 
-    key, what = _quality_axis(report)
+    key, what = _quality_axis([variant.quality for variant in report.variants])
     shown = [variant for variant in report.variants if getattr(variant.quality, key) is not None]
     if not shown:
         raise InputError("There is nothing to plot: no variant has a score, nor a torch variant to compare it with.")
     figure = Figure(figsize=(13, 6.5), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
     left.set_ylabel(what)
-    left.set_ylim(*_range(shown, key))
+    values = [float(getattr(variant.quality, key)) for variant in shown]
+    missing = max(0.0, _LEAST_RANGE[key] - (max(values) - min(values)))
+    margin = _MARGIN * (max(values) - min(values) + missing) + missing / 2
+    left.set_ylim(min(values) - margin, max(values) + margin)
     models = dict.fromkeys(variant.model for variant in report.variants)
     colours = {model: f"C{index}" for index, model in enumerate(models)}
     _legend(figure, shown, colours)
-    count = f"threads: {report.threads}" if report.threads else f"cores: {report.machine['cores']}"
-    figure.suptitle(f"{report.machine['processor']}, {count}{_absent(report.variants, shown)}", fontsize=10)
+    title = f"{report.machine['processor']}, "
+    title += f"threads: {report.threads}" if report.threads else f"cores: {report.machine['cores']}"
+    drawn = {variant.model for variant in shown}
+    absent = dict.fromkeys(v.id if v.model in drawn else v.model for v in report.variants if v not in shown)
+    figure.suptitle(title + (f"\nnot scored: {', '.join(absent)}" if absent else ""), fontsize=10)
     speed = f"sentences/s, batch 32, {report.texts['sentences']['source']}"
     _scatter(left, speed, shown, key, colours, lambda variant: variant.figures["sentences_batch32"].median)
     _scatter(right, "MB on disk", shown, key, colours, lambda variant: variant.bytes_on_disk / 1e6, share_labels=True)
@@ -64,14 +71,8 @@ def plot_benchmark(report: BenchmarkReport, path: Path) -> None:
 def place_labels(figure: Any) -> None:
     """Move the texts of each of a figure's axes to where they cover no point and no other text.
 
-    The figure must be finished but for this: afterwards its layout stays as it is. Each text must be centred at its
-    point; a thin line then leads from one to the other.
-
-    Args:
-        figure: A matplotlib figure, whose points were drawn one by one, with ``plot``.
-
-    Raises:
-        MissingExtraError: adjustText is not installed.
+    The figure must be finished but for this: afterwards its layout stays as it is. Its points must have been drawn one
+    by one, with ``plot``, and each text centred at its point; a thin line then leads from one to the other.
     """
     adjust_text = require("adjustText", "Plotting", "plots").adjust_text
     for text in (text for axes in figure.axes for text in axes.texts):
@@ -90,30 +91,14 @@ def place_labels(figure: Any) -> None:
         )
 
 
-def _quality_axis(report: BenchmarkReport) -> tuple[str, str]:
+def _quality_axis(qualities: Sequence[Quality]) -> tuple[str, str]:
     """The field of ``Quality`` to plot, and what it is called."""
-    qualities = [variant.quality for variant in report.variants]
     if any(quality.average5 is not None for quality in qualities):
         return "average5", "Spearman x 100, average of 5 STS sets"
     scored = next((quality.scores for quality in qualities if quality.scores), None)
     if scored:
         return "average", f"Spearman x 100, {', '.join(scored)}"
     return "mean_cosine", "mean cosine with the model in torch, fp32"
-
-
-def _range(variants: Sequence[VariantReport], key: str) -> tuple[float, float]:
-    """The least and the most of the quality axis: differences of a few hundredths of a point should look small."""
-    found = [float(getattr(variant.quality, key)) for variant in variants]
-    missing = max(0.0, _LEAST_RANGE[key] - (max(found) - min(found)))
-    margin = _MARGIN * (max(found) - min(found) + missing)
-    return min(found) - missing / 2 - margin, max(found) + missing / 2 + margin
-
-
-def _absent(variants: Sequence[VariantReport], shown: Sequence[VariantReport]) -> str:
-    """Models without a point, and variants without one of models that have some, as a line of the title."""
-    models = {variant.model for variant in shown}
-    absent = dict.fromkeys(v.id if v.model in models else v.model for v in variants if v not in shown)
-    return f"\nnot scored: {', '.join(absent)}" if absent else ""
 
 
 def _scatter(
@@ -128,9 +113,8 @@ def _scatter(
     """Draw a marker and a label for each variant; both ways to open an export may share one where they lie close."""
     from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
 
-    axes.set_xscale("log")
+    axes.set(xscale="log", xlabel=f"{heading} (log)")
     axes.margins(x=0.18)
-    axes.set_xlabel(f"{heading} (log)")
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter(ScalarFormatter())
     axes.xaxis.set_minor_formatter(NullFormatter())

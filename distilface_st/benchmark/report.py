@@ -6,7 +6,7 @@ import os
 import platform
 import warnings
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
@@ -14,9 +14,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-SECONDS, MILLISECONDS, RATE = "s", "ms/sentence", "sentences/s"
-
-UNITS = {"load": SECONDS, "cold_start": SECONDS, "one_by_one": MILLISECONDS}
+_RATE = "sentences/s"
+_UNITS = {"load": "s", "cold_start": "s", "one_by_one": "ms/sentence"}
 """Units of the figures that are no rates."""
 
 
@@ -25,15 +24,12 @@ class Variant:
     """One model, run one way.
 
     Args:
-        model: What the model is called.
         variant: ``torch``, ``torch-bf16``, or an export and what opens it: ``onnx-int8/st``, ``onnx-int8/edge``; of a
             packed model, ``packed/st`` and ``packed/edge``.
         kind: ``torch``, ``torch-bf16``, ``st`` (a SentenceTransformer) or ``edge`` (an EdgeEncoder).
-        folder: Where it lies.
         runtime: ``torch``, ``onnxruntime`` or ``openvino``.
         precision: ``fp32``, ``bf16``, ``fp16`` or ``int8``.
         fingerprint: Of the torch model's weights.
-        parameters: Of the torch model.
         bytes_on_disk: The files it needs: the model's folder, without the graph of another runtime.
     """
 
@@ -59,12 +55,9 @@ class Timing:
 
     Args:
         order: Its place among all timings of the run, from 1.
-        model: The variant's model.
-        variant: The variant's name.
         figure: ``load``, ``cold_start``, ``one_by_one``, or a text with its batch: ``sentences_batch32``,
             ``sentences_best``.
         repeat: From 1.
-        seconds: How long it took.
         sentences: How many were encoded.
         batch: Sentences, or for an ``edge`` variant tokens, in a batch; ``None`` for one call a sentence.
     """
@@ -81,29 +74,22 @@ class Timing:
     @property
     def unit(self) -> str:
         """``s``, ``ms/sentence`` or ``sentences/s``."""
-        return UNITS.get(self.figure, RATE)
+        return _UNITS.get(self.figure, _RATE)
 
     @property
     def value(self) -> float:
         """The timing in its figure's unit."""
-        if self.unit == SECONDS:
-            return self.seconds
-        return 1000 * self.seconds / self.sentences if self.unit == MILLISECONDS else self.sentences / self.seconds
+        if self.unit == _RATE:
+            return self.sentences / self.seconds
+        return self.seconds if self.unit == "s" else 1000 * self.seconds / self.sentences
 
 
 @dataclass(frozen=True)
 class Figure:
-    """What the repeats of one figure of a variant amount to.
+    """What the repeats of one figure of a variant amount to; ``unit``, ``sentences`` and ``batch`` as in a timing.
 
     Args:
-        unit: ``s``, ``ms/sentence`` or ``sentences/s``.
-        median: Of all repeats.
-        min: The least.
-        max: The most.
-        values: Each repeat's value, in order.
-        seconds: Each repeat's seconds, in order.
-        sentences: Encoded in one repeat.
-        batch: As in :class:`Timing`.
+        values: Each repeat's value, in order; ``seconds``, likewise.
         speed_ratio: How many times as fast as the model's ``torch`` variant, by medians; ``None`` without that one.
     """
 
@@ -152,10 +138,9 @@ class VariantReport(Variant):
 
     Args:
         computes_in: What most of its products are computed in: ``fp32``, ``bf16`` or ``int8``.
-        baseline: The ``torch`` variant of the same weights that it is compared with, ``None`` without one.
+        baseline: The id of the ``torch`` variant of the same weights, which it is compared with.
         peak_memory_bytes: Most resident memory of the process up to the end of the timings at batch 1 and 32.
         figures: The timings, by figure, in the order in which they were taken.
-        quality: What the embeddings are worth.
     """
 
     computes_in: str
@@ -172,14 +157,14 @@ class BenchmarkReport:
     Args:
         variants: What was measured of each variant; those that failed are left out, and ``notes`` say why.
         timings: Every timing, in the order in which they were taken.
-        texts: What each text is, by name.
+        texts: What :meth:`BenchmarkText.describe` says of each text, by name.
         repeats: Timings of each figure.
         starts: Processes started for each variant.
         threads: Processor threads asked for; ``None`` leaves it to each runtime.
-        machine: The machine, see :func:`machine`.
+        machine: What :func:`machine` says.
         notes: What the reader should know of this run.
         seconds: How long all took.
-        versions: Package versions.
+        versions: Of packages.
         command: The command line.
         seed: ``None``: nothing here is random.
         data_fingerprint: Hash of the scored pairs; ``None`` without any.
@@ -217,36 +202,29 @@ class BenchmarkReport:
         return [{**asdict(timing), "value": timing.value, "unit": timing.unit} for timing in self.timings]
 
 
-def baseline_of(variant: Variant, variants: Sequence[Variant]) -> Variant | None:
-    """The variant that runs the same weights in torch, in fp32."""
-    return next((one for one in variants if one.kind == "torch" and one.fingerprint == variant.fingerprint), None)
-
-
 def summarize(timings: Sequence[Timing], variant: Variant, baseline: Variant | None) -> dict[str, Figure]:
     """The figures of one variant, compared with another's; by name, in the order in which they were taken."""
-    compared = _figures(timings, baseline) if baseline else {}
-    found = _figures(timings, variant)
-    for name in found.keys() & compared.keys():
-        own, other = found[name].median, compared[name].median
-        found[name] = replace(found[name], speed_ratio=own / other if found[name].unit == RATE else other / own)
-    return found
-
-
-def _figures(timings: Sequence[Timing], variant: Variant) -> dict[str, Figure]:
-    own = [timing for timing in timings if (timing.model, timing.variant) == (variant.model, variant.variant)]
+    own, compared = (
+        [timing for timing in timings if one and (timing.model, timing.variant) == (one.model, one.variant)]
+        for one in (variant, baseline)
+    )
     found = {}
     for name in dict.fromkeys(timing.figure for timing in own):
         repeats = [timing for timing in own if timing.figure == name]
         values = tuple(timing.value for timing in repeats)
+        unit, middle, ratio = repeats[0].unit, median(values), None
+        if others := [timing.value for timing in compared if timing.figure == name]:
+            ratio = middle / median(others) if unit == _RATE else median(others) / middle
         found[name] = Figure(
-            unit=repeats[0].unit,
-            median=median(values),
+            unit=unit,
+            median=middle,
             min=min(values),
             max=max(values),
             values=values,
             seconds=tuple(timing.seconds for timing in repeats),
             sentences=repeats[0].sentences,
             batch=repeats[0].batch,
+            speed_ratio=ratio,
         )
     return found
 

@@ -15,7 +15,7 @@ import numpy as np
 from ..errors import InputError
 from ..evaluation.sts import sts_suite
 from ..utils.provenance import command, text_fingerprint, versions
-from .report import BenchmarkReport, Quality, Timing, VariantReport, baseline_of, machine, summarize
+from .report import BenchmarkReport, Quality, Timing, VariantReport, machine, summarize
 from .texts import STSB, benchmark_texts
 from .variants import EXPORTS, KINDS, labels, prepare_variants
 from .worker import VariantError, Worker
@@ -29,9 +29,6 @@ if TYPE_CHECKING:
     from .texts import BenchmarkText
 
     T = TypeVar("T")
-
-_BATCHES, _BATCHES_TOKENS = (8, 16, 32, 64, 128), (256, 512, 1024, 2048, 4096)
-_SETTLE_SECONDS = 0.05
 
 
 def benchmark_models(
@@ -58,8 +55,7 @@ def benchmark_models(
     process ends is left out, and the report's notes say why.
 
     Args:
-        models: Folders of models, plain, exported or packed; ``distilface-mini`` and ``distilface-micro``;
-            ``bundled``; Hub names.
+        models: Folders of models, plain, exported or packed; names of shipped models; ``bundled``; Hub names.
         exports: What to make of each plain model in a temporary folder: ``onnx`` or ``openvino`` with ``-fp32``,
             ``-fp16``, ``-int8`` or ``-int8-static``.
         variants: Which to run: ``torch`` (the fp32 baseline), ``torch-bf16``, ``st`` (an export as a
@@ -69,8 +65,7 @@ def benchmark_models(
             own modules say of themselves.
         sentences: The most sentences of a text.
         passages: Passages of 200 words.
-        pairs: The most pairs of STS-B that are encoded sentence by sentence, as in the paper's Table 2; ``None`` for
-            all.
+        pairs: The most pairs of STS-B that are encoded sentence by sentence, as in the paper's Table 2; by default all.
         repeats: Timings of each figure.
         starts: Processes started for each variant, to time loading.
         threads: Processor threads; by default each runtime's own choice.
@@ -156,17 +151,10 @@ class _Run:
             for text in batched:
                 self._each(f"repeat {repeat}, {text}_best", self._time, text, f"{text}_best", repeat, best[text])
         quality = self._each("scoring", self._score, tasks)
-        return [self._report(variant, memory, embeddings, quality) for variant in self.variants]
+        return [self._report(variant, memory[variant.id], embeddings, quality) for variant in self.variants]
 
     def _each(self, step: str, do: Callable[..., T], *arguments: Any) -> dict[str, T]:
-        """Call ``do(variant, *arguments)`` for every variant; one whose process ends is left out from then on.
-
-        Returns:
-            What it gave, by the variant's id.
-
-        Raises:
-            VariantError: That was the last one.
-        """
+        """What ``do(variant, *arguments)`` gives, by the variant's id; a variant whose process ends is left out."""
         found = {}
         for variant in tuple(self.variants):
             self.progress(f"{step}: {variant.id}")
@@ -194,28 +182,25 @@ class _Run:
         """Hand over the texts, and embed ``sentences`` once."""
         worker = self.workers[variant.id]
         worker.ask("keep", texts={name: text.sentences for name, text in self.texts.items()})
-        embeddings: np.ndarray = worker.ask("embed", sentences="sentences", batch=worker.default_batch)
-        return embeddings
+        return np.asarray(worker.ask("embed", sentences="sentences", batch=worker.default_batch))
 
     def _time(self, variant: Variant, text: str, figure: str, repeat: int, batches: dict[str, int]) -> None:
         """Time a variant on a text at its batch of ``batches``; without one, one call a sentence."""
         batch = batches.get(variant.id)
         seconds = self._seconds(variant, text, batch)
-        self._note(variant, figure, repeat, seconds, len(self.texts[text].sentences), batch)
+        self._note(variant, figure, repeat, seconds, sentences=len(self.texts[text].sentences), batch=batch)
 
     def _best_batch(self, variant: Variant, text: str) -> int:
-        sizes = _BATCHES_TOKENS if variant.kind == "edge" else _BATCHES
+        sizes = (256, 512, 1024, 2048, 4096) if variant.kind == "edge" else (8, 16, 32, 64, 128)
         return min(sizes, key=lambda size: self._seconds(variant, text, size, step=2))
 
     def _seconds(self, variant: Variant, text: str, batch: int | None, step: int = 1) -> float:
-        time.sleep(_SETTLE_SECONDS)  # engines' threads spin for a while after their last call
+        time.sleep(0.05)  # engines' threads spin for a while after their last call
         return float(self.workers[variant.id].ask("time", text=text, batch=batch, step=step))
 
-    def _note(
-        self, variant: Variant, figure: str, repeat: int, seconds: float, sentences: int = 1, batch: int | None = None
-    ) -> None:
+    def _note(self, variant: Variant, figure: str, repeat: int, seconds: float, **more: Any) -> None:
         order = len(self.timings) + 1
-        self.timings.append(Timing(order, variant.model, variant.variant, figure, repeat, seconds, sentences, batch))
+        self.timings.append(Timing(order, variant.model, variant.variant, figure, repeat, seconds, **more))
 
     def _score(self, variant: Variant, tasks: Sequence[STSTask]) -> Quality:
         if not tasks:
@@ -226,13 +211,10 @@ class _Run:
         return Quality(scores=scores, average=average, average5=report["average5"], average6=report["average6"])
 
     def _report(
-        self,
-        variant: Variant,
-        memory: dict[str, int | None],
-        embeddings: dict[str, np.ndarray],
-        quality: dict[str, Quality],
+        self, variant: Variant, memory: int | None, embeddings: dict[str, np.ndarray], quality: dict[str, Quality]
     ) -> VariantReport:
-        baseline, worth = baseline_of(variant, self.variants), quality[variant.id]
+        baseline = next((v for v in self.variants if v.kind == "torch" and v.fingerprint == variant.fingerprint), None)
+        worth = quality[variant.id]
         if baseline is not None:
             cosines = cosines_of_rows(variant.id, embeddings[variant.id], embeddings[baseline.id])
             reference = quality[baseline.id].score
@@ -242,18 +224,14 @@ class _Run:
             **vars(variant),
             computes_in=self.workers[variant.id].opened.computes_in,
             baseline=baseline.id if baseline else None,
-            peak_memory_bytes=memory[variant.id],
+            peak_memory_bytes=memory,
             figures=summarize(self.timings, variant, baseline),
             quality=worth,
         )
 
 
 def cosines_of_rows(name: str, first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Cosine of each row of ``first`` with the same row of ``second``, shape (rows,).
-
-    Raises:
-        InputError: The two differ in shape, or a row is zero or not finite.
-    """
+    """Cosine of each row of ``first`` with the same row of ``second``, shape (rows,); zero rows are refused."""
     if first.shape != second.shape:
         raise InputError(f"{name} gives embeddings of shape {first.shape}, its torch variant of shape {second.shape}.")
     first, second = first.astype(np.float64), second.astype(np.float64)

@@ -16,9 +16,7 @@ if TYPE_CHECKING:
     from ..datasets.sts import STSTask
 
 STSB = "STS-B"
-PASSAGE_WORDS = 200
-
-_LINES_A_PASSAGE = 40
+_PASSAGE_WORDS = 200
 
 
 @dataclass(frozen=True)
@@ -48,18 +46,23 @@ def benchmark_texts(
 ) -> dict[str, BenchmarkText]:
     """Gather the texts; the arguments are those of :func:`distilface_st.benchmark_models`.
 
-    Returns:
-        By name: ``one_by_one`` (STS-B's pairs, or else the sentences), ``stsb`` (its distinct sentences; not without
-        STS-B), ``sentences`` and ``passages``.
-
-    Raises:
-        InputError: Text that cannot be read, or that holds no words.
+    They are, by name: ``one_by_one`` (STS-B's pairs, or else the sentences), ``stsb`` (its distinct sentences; not
+    without STS-B), ``sentences`` and ``passages``.
     """
-    lines, source = _lines(text, sentences + passages * _LINES_A_PASSAGE)
+    count = sentences + passages * 40  # lines that are enough for the passages
+    if text is None:
+        from ..datasets.python_docs import python_sentences
+
+        lines, source = python_sentences(count), "Python's docstrings"
+    else:
+        from ..datasets.sentences import load_sentences
+
+        data = load_sentences(text, limit=count)
+        lines, source = [str(line) for line in data.dataset["sentence"]], data.source
     joined = list(islice(_passages(lines[sentences:] or lines), passages))
     found = {
         "sentences": BenchmarkText(source, lines[:sentences]),
-        "passages": BenchmarkText(f"{source}, {PASSAGE_WORDS} words each", joined),
+        "passages": BenchmarkText(f"{source}, {_PASSAGE_WORDS} words each", joined),
     }
     stsb = next((task for task in tasks if task.label == STSB), None)
     if stsb is None:
@@ -75,25 +78,13 @@ def benchmark_texts(
     }
 
 
-def _lines(text: str | os.PathLike[str] | None, count: int) -> tuple[list[str], str]:
-    """At most ``count`` sentences, and where they come from."""
-    if text is None:
-        from ..datasets.python_docs import python_sentences
-
-        return python_sentences(count), "Python's docstrings"
-    from ..datasets.sentences import load_sentences
-
-    data = load_sentences(text, limit=count)
-    return [str(line) for line in data.dataset["sentence"]], data.source
-
-
 def _passages(lines: list[str]) -> Iterator[str]:
-    """Lines joined until they have ``PASSAGE_WORDS`` words; after the last line comes the first."""
+    """Lines joined until they have ``_PASSAGE_WORDS`` words; after the last line comes the first."""
     if not any(line.split() for line in lines):
         raise InputError("The text has no words to join to passages.")
     words: list[str] = []
     for line in cycle(lines):
         words += line.split()
-        if len(words) >= PASSAGE_WORDS:
-            yield " ".join(words[:PASSAGE_WORDS])
+        if len(words) >= _PASSAGE_WORDS:
+            yield " ".join(words[:_PASSAGE_WORDS])
             words = []

@@ -25,15 +25,9 @@ KINDS = (*TORCH_KINDS, "st", "edge")
 EXPORTS = tuple(f"{kind}-{how}" for kind in ("onnx", "openvino") for how in ("fp32", "fp16", "int8", "int8-static"))
 """Exports that can be made for a benchmark: format, precision and, for int8, static activations."""
 
-_FORMATS = {"onnxruntime": "onnx", "openvino": "openvino"}
-
 
 def labels(models: Sequence[str]) -> list[str]:
-    """What to call each model: the last part of its path, or the whole where two have the same last part.
-
-    Raises:
-        InputError: The same model twice, or none.
-    """
+    """What to call each model: the last part of its path, or the whole where two have the same last part."""
     if not models or len(set(models)) < len(models):
         raise InputError(f"Models must be one or more, each once; these are {', '.join(models) or 'none'}.")
     last = [Path(name).name if Path(name).is_dir() else name for name in models]
@@ -47,61 +41,46 @@ def prepare_variants(
     scratch: Path,
     progress: Callable[[str], Any],
 ) -> list[Variant]:
-    """Open every model once, make the exports in ``scratch``, and list the variants, model by model, ``torch`` first.
-
-    Raises:
-        InputError: A model that cannot be opened or exported, or no variant at all.
-        MissingExtraError: An export needs packages that are not installed.
-    """
+    """Open every model, make the exports in ``scratch``, and list the variants: model by model, ``torch`` first."""
     variants: list[Variant] = []
     for index, (name, label) in enumerate(zip(models, labels(models), strict=True)):
         progress(f"preparing {label}")
         folder = Path(resolve_name(name))
         if not folder.is_dir():
             load_model(name, device="cpu").save(str(folder := scratch / f"{index}-model"), create_model_card=False)
+        exported: list[Path] = []
         if not is_export(folder) or is_packed(folder):
-            variants += _model_variants(label, folder, exports, kinds, scratch / str(index), progress)
+            model = load_model(folder, device="cpu")
+            variants += [
+                Variant(
+                    model=label,
+                    variant=kind,
+                    kind=kind,
+                    folder=folder,
+                    runtime="torch",
+                    precision=precision,
+                    fingerprint=model_fingerprint(model),
+                    parameters=sum(parameter.numel() for parameter in model.parameters()),
+                    bytes_on_disk=bytes_needed(folder),
+                )
+                for kind, precision in TORCH_KINDS.items()
+                if kind in kinds
+            ]
+            for export in () if set(kinds) <= set(TORCH_KINDS) else exports:
+                from ..export.export_model import export_model
+
+                progress(f"exporting {label} as {export}")
+                kind, precision, *static = export.split("-")
+                activations = "static" if static else "dynamic"
+                home = scratch / str(index) / export
+                export_model(model, home, formats=kind, precision=precision, activations=activations, name=label)
+                exported.append(home)
         if is_export(folder):
-            variants += _export_variants(label, folder, kinds)
+            exported.append(folder)
+        variants += [variant for home in exported for variant in _export_variants(label, home, kinds)]
     if not variants:
         raise InputError(f"Nothing to run: the models have no variant of the kind {', '.join(kinds) or 'none'}.")
     return variants
-
-
-def _model_variants(
-    label: str,
-    folder: Path,
-    exports: Sequence[str],
-    kinds: Sequence[str],
-    scratch: Path,
-    progress: Callable[[str], Any],
-) -> Iterator[Variant]:
-    """A model in torch, and the exports made of it."""
-    model = load_model(folder, device="cpu")
-    for kind, precision in TORCH_KINDS.items():
-        if kind in kinds:
-            yield Variant(
-                model=label,
-                variant=kind,
-                kind=kind,
-                folder=folder,
-                runtime="torch",
-                precision=precision,
-                fingerprint=model_fingerprint(model),
-                parameters=sum(parameter.numel() for parameter in model.parameters()),
-                bytes_on_disk=bytes_needed(folder),
-            )
-    if not exports or set(kinds) <= set(TORCH_KINDS):
-        return
-    from ..export.export_model import export_model
-
-    for export in exports:
-        progress(f"exporting {label} as {export}")
-        kind, precision, *static = export.split("-")
-        activations = "static" if static else "dynamic"
-        home = scratch / export
-        export_model(model, home, formats=kind, precision=precision, activations=activations, name=label)
-        yield from _export_variants(label, home, kinds)
 
 
 def _export_variants(label: str, folder: Path, kinds: Sequence[str]) -> Iterator[Variant]:
@@ -109,8 +88,8 @@ def _export_variants(label: str, folder: Path, kinds: Sequence[str]) -> Iterator
     manifest = read_manifest(folder)
     static = "-static" if manifest.activations == "static" else ""
     for runtime, graph in manifest.graphs.items():
-        packed = WEIGHTS in graph.files
-        export = "packed" if packed else f"{_FORMATS[runtime]}-{manifest.precision}{static}"
+        made = f"{runtime.removesuffix('runtime')}-{manifest.precision}{static}"  # onnxruntime runs onnx
+        export = "packed" if WEIGHTS in graph.files else made
         others = {file for other in manifest.graphs.values() for file in other.files} - set(graph.files)
         for kind in (kind for kind in ("st", "edge") if kind in kinds):
             yield Variant(

@@ -29,55 +29,34 @@ if TYPE_CHECKING:
 
     from .report import Variant
 
-DEFAULT_BATCH, DEFAULT_BATCH_TOKENS = 32, 1024
-"""The batch of a SentenceTransformer, and of an EdgeEncoder: what stands for 32 sentences there. Both are defaults."""
-
-_THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS")
-_WARM_UP = 10
-"""Before each timing, every tenth sentence is encoded: caches are warm, and engines have met most lengths."""
-
 
 class VariantError(InputError):
     """A variant's process ended before it had answered."""
 
 
 class Opened(NamedTuple):
-    """What a process says when its model has embedded a first sentence.
+    """What a process says when its model has embedded a first sentence."""
 
-    Args:
-        load: Seconds to open the model and embed the sentence, imports not counted.
-        cold_start: Seconds since the process was started.
-        computes_in: What most products are computed in: ``fp32``, ``bf16`` or ``int8``.
-    """
-
-    load: float
-    cold_start: float
-    computes_in: str
+    load: float  # seconds to open the model and embed the sentence, imports not counted
+    cold_start: float  # seconds since the process was started
+    computes_in: str  # what most products are computed in: fp32, bf16 or int8
 
 
 class Worker:
-    """The process of one variant, with its model opened.
-
-    Args:
-        variant: The variant.
-        threads: Processor threads; by default the runtime's own choice.
-
-    Raises:
-        VariantError: The process ended before the model was open.
-    """
+    """The process of one variant, with its model opened; where it ends early, its methods raise a VariantError."""
 
     def __init__(self, variant: Variant, threads: int | None) -> None:
         self.name = variant.id
-        self.default_batch = DEFAULT_BATCH_TOKENS if variant.kind == "edge" else DEFAULT_BATCH
+        self.default_batch = 1024 if variant.kind == "edge" else 32  # tokens or sentences, as encoders take by default
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 (closed with the process)
-        environment = dict.fromkeys(_THREAD_VARIABLES, str(threads)) if threads else {}
+        variables = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS") if threads else ()
         started = time.time()
         self._process = subprocess.Popen(
             [sys.executable, "-c", f"from {__name__} import serve; serve()"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,
-            env=os.environ | environment,
+            env=os.environ | dict.fromkeys(variables, str(threads)),
         )
         model = {"kind": variant.kind, "folder": str(variant.folder), "runtime": variant.runtime}
         try:
@@ -87,11 +66,7 @@ class Worker:
             raise
 
     def ask(self, request: str, **arguments: Any) -> Any:
-        """Call a method of the process's :class:`VariantProcess`.
-
-        Raises:
-            VariantError: The process has ended.
-        """
+        """Call a method of the process's :class:`VariantProcess`."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         try:
@@ -99,7 +74,14 @@ class Worker:
             self._process.stdin.flush()
             return pickle.load(self._process.stdout)
         except (EOFError, OSError, pickle.UnpicklingError):
-            raise self._failure() from None
+            status = self._process.wait()
+        self._log.seek(0)
+        lines = [line.strip() for line in self._log.read().decode(errors="replace").splitlines()]
+        last = next((line for line in reversed(lines) if line), "it left no message")
+        names = {number.value: number.name for number in signal.Signals}
+        how = f"status {status}" if status >= 0 else f"signal {names.get(-status, -status)}"
+        hint = "; is there enough memory for all variants at once?" if how == "signal SIGKILL" else ""
+        raise VariantError(f"{self.name} ended early ({how}): {last.removeprefix('distilface_st.errors.')}{hint}")
 
     def encode(self, inputs: Sequence[str], **_: Any) -> np.ndarray:
         """Embeddings, as an evaluator asks for them; the batch is the runtime's default."""
@@ -111,16 +93,6 @@ class Worker:
         self._process.kill()
         with suppress(BrokenPipeError), self._process, self._log:
             """Leaving closes the pipes and waits for the process."""
-
-    def _failure(self) -> VariantError:
-        status = self._process.wait()
-        self._log.seek(0)
-        lines = [line.strip() for line in self._log.read().decode(errors="replace").splitlines()]
-        last = next((line for line in reversed(lines) if line), "it left no message")
-        names = {number.value: number.name for number in signal.Signals}
-        how = f"status {status}" if status >= 0 else f"signal {names.get(-status, -status)}"
-        hint = "; is there enough memory for all variants at once?" if how == "signal SIGKILL" else ""
-        return VariantError(f"{self.name} ended early ({how}): {last.removeprefix('distilface_st.errors.')}{hint}")
 
 
 def serve() -> None:
@@ -162,7 +134,7 @@ class VariantProcess:
     def time(self, text: str, batch: int | None, step: int = 1) -> float:
         """Seconds to encode every ``step``-th sentence of a text; without a batch, one call a sentence."""
         sentences = self.texts[text][::step]
-        self._encode(sentences[::_WARM_UP], batch)
+        self._encode(sentences[::10], batch)  # caches are warm then, and engines have met most lengths
         start = time.perf_counter()
         self._encode(sentences, batch)
         return time.perf_counter() - start
@@ -220,11 +192,7 @@ def _open_encoder(kind: str, folder: str, runtime: str, threads: int | None) -> 
     if kind == "st":
         return load_model(folder, runtime=runtime, threads=threads)
     model = load_model(folder, device="cpu")
-    if kind == "torch-bf16":
-        import torch
-
-        model.to(torch.bfloat16)
-    return model
+    return model.bfloat16() if kind == "torch-bf16" else model
 
 
 def _computes_in(kind: str, folder: str, runtime: str) -> str:

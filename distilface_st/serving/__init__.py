@@ -8,7 +8,7 @@ for _module in ("fastapi", "orjson", "prometheus_client", "uvicorn"):
     require(_module, "Serving", "serve")
 
 # After the check, so that a missing library is named with the extra that brings it.
-from .server import http_server, open_service, run, serve  # noqa: E402
+from .app import http_server, open_service, run, serve  # noqa: E402
 from .service import ServerSettings  # noqa: E402
 
 __all__ = ["ServerSettings", "http_server", "open_service", "run", "serve"]

@@ -1,11 +1,15 @@
-"""The application: OpenAI's routes, search, health and metrics, the pages, and the gate around them all."""
+"""The application (OpenAI's routes, search, health, metrics, pages) and the server that runs it until told to stop."""
 
 from __future__ import annotations
 
 import base64
+import copy
+import ipaddress
 import json
 import logging
+import time
 from contextlib import asynccontextmanager
+from functools import partial
 from html import escape
 from importlib import metadata
 from pathlib import Path
@@ -14,28 +18,32 @@ from typing import TYPE_CHECKING, Annotated, Any
 import anyio.to_thread
 import numpy as np
 import orjson
+import uvicorn
 from fastapi import APIRouter, Depends, FastAPI, Query, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, HTMLResponse, JSONResponse
 from prometheus_client import generate_latest
 from starlette.exceptions import HTTPException
 from starlette.staticfiles import StaticFiles
+from typing_extensions import override
+from uvicorn.config import LOGGING_CONFIG
 
+from ..models.encoders import open_encoder
+from ..search import SearchIndex
 from . import schemas
+from .encoder import ServedEncoder, display_name
 from .gate import BEARER, ApiError, Gate, as_api_error
+from .service import ServerSettings, Service
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import AsyncIterator, Sequence
 
     from starlette.requests import Request
 
-    from .service import Service
-
 logger = logging.getLogger("distilface_st.serving")
 
-STATIC = Path(__file__).parent / "static"
-_PAGE_SOURCES = "script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:"
-_DOCS_SOURCES = "style-src 'unsafe-inline'"
+_STATIC = Path(__file__).parent / "static"
 
 _WRITE_AT_ONCE = 64
 """Embeddings that are written as JSON on the event loop; more would hold up other requests."""
@@ -46,16 +54,119 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
 }
 
 
-def create_app(service: Service) -> FastAPI:
-    """An application for any ASGI server that serves an encoder and, if there is one, an index.
+def serve(
+    model: str | os.PathLike[str] | None = None,
+    index: str | os.PathLike[str] | None = None,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    settings: ServerSettings | None = None,
+    device: str | None = None,
+    runtime: str | None = None,
+    threads: int | None = None,
+) -> None:
+    """Serve a model, and an index if one is given, until SIGINT or SIGTERM; then finish what was accepted.
 
-    When it shuts down, it closes the service.
+    Args:
+        model: A folder, a Hub name or a shipped model's name; by default the index's own, or without an index
+            ``distilface-mini``.
+        index: Folder of an index that ``distilface index`` made.
+        host: Address to listen on; by default this machine only.
+        port: Port to listen on; 0 for any that is free.
+        settings: Keys, batching and limits.
+        device: As in :func:`distilface_st.models.encoders.open_encoder`.
+        runtime: Likewise.
+        threads: Likewise.
 
-    Example:
-        ::
-
-            app = create_app(open_service("distilface-mini", settings=ServerSettings(api_keys=("secret",))))
+    Raises:
+        InputError: A model or an index that cannot be opened, or that do not belong together.
+        MissingExtraError: The runtime is not installed.
     """
+    run(open_service(model, index, settings, device=device, runtime=runtime, threads=threads), host, port)
+
+
+def open_service(
+    model: str | os.PathLike[str] | None = None,
+    index: str | os.PathLike[str] | None = None,
+    settings: ServerSettings | None = None,
+    *,
+    device: str | None = None,
+    runtime: str | None = None,
+    threads: int | None = None,
+) -> Service:
+    """Open what :func:`serve` serves; :func:`create_app` makes an application of it."""
+    opened = None if index is None else SearchIndex.open(index)
+    if opened is not None:
+        model, runtime = model or opened.model, runtime or opened.runtime
+    encoder = open_encoder(model, device=device, runtime=runtime, threads=threads)
+    if opened is not None:
+        opened.use(encoder)  # which refuses another model than the index's
+    served = ServedEncoder(encoder, display_name(model))
+    served.encode(["The first run of a graph is slow: better now than for the first client."])
+    return Service(served, opened, settings or ServerSettings())
+
+
+def run(service: Service, host: str = "127.0.0.1", port: int = 8000) -> None:
+    """Answer requests until SIGINT or SIGTERM; then finish what was accepted, and answer all else with 503."""
+    server = http_server(service, host, port)
+    if not is_loopback(host) and not service.settings.api_keys:
+        logger.warning("Anyone who can reach %s may use this server: give --api-key, or keep to 127.0.0.1.", host)
+    index = "" if service.index is None else " and an index made with it"
+    logger.info("Serving %s (%d dimensions)%s.", service.encoder.name, service.encoder.dimension, index)
+    server.run()
+
+
+def http_server(service: Service, host: str = "127.0.0.1", port: int = 8000) -> uvicorn.Server:
+    """The server that :func:`run` runs. Told to stop, it closes its port only when accepted requests are finished."""
+    log_config: dict[str, Any] = copy.deepcopy(LOGGING_CONFIG)
+    log_config["loggers"]["uvicorn.access"] = {"handlers": [], "level": "WARNING", "propagate": False}
+    log_config["loggers"][logger.name] = {"handlers": ["default"], "level": "INFO", "propagate": False}
+    config = uvicorn.Config(
+        create_app(service),
+        host=host,
+        port=port,
+        log_config=log_config,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        ws="none",
+        lifespan="on",
+        timeout_graceful_shutdown=max(1, int(service.settings.drain_timeout)),
+    )
+    return _DrainingServer(config, service)
+
+
+class _DrainingServer(uvicorn.Server):
+    """A server that, told to stop, goes on to answer (new work with 503) until accepted requests are finished."""
+
+    def __init__(self, config: uvicorn.Config, service: Service) -> None:
+        super().__init__(config)
+        self._service, self._deadline = service, float("inf")
+
+    @override
+    def handle_exit(self, sig: int, frame: Any) -> None:
+        if self._service.stopping:  # told twice: at once
+            self.should_exit = self.force_exit = True
+        self._service.stopping = True
+        self._deadline = time.monotonic() + self._service.settings.drain_timeout
+
+    @override
+    async def on_tick(self, counter: int) -> bool:
+        if self._service.stopping and (not self._service.at_work or time.monotonic() > self._deadline):
+            self.should_exit = True
+        return await super().on_tick(counter)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach an address."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def create_app(service: Service) -> FastAPI:
+    """An application for any ASGI server, which closes the service when it shuts down."""
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -78,15 +189,13 @@ def create_app(service: Service) -> FastAPI:
     # The gate checks the keys; this only tells OpenAPI of them.
     security = [Depends(BEARER)] if service.settings.api_keys else []
     app.include_router(_api_routes(service), responses=_ERRORS, dependencies=security)
-    app.include_router(_search_routes(service), responses=_ERRORS, dependencies=security)
-    app.include_router(_state_routes(service))
-    _add_pages(app)
+    _add_open_routes(app, service)
     app.add_middleware(Gate, service=service)
     return app
 
 
 def _api_routes(service: Service) -> APIRouter:
-    """OpenAI's routes for embeddings and models."""
+    """The routes that a key opens: OpenAI's, search, the map, what is served and what is counted."""
     router = APIRouter()
 
     @router.post("/v1/embeddings", response_model=schemas.EmbeddingResponse)
@@ -99,11 +208,8 @@ def _api_routes(service: Service) -> APIRouter:
         if width > service.encoder.dimension:
             raise ApiError(400, f"dimensions: the model has {service.encoder.dimension}.", param="dimensions")
         rows, tokens = await service.embed(texts)
-        rows = shorten(rows, width)
-        if len(texts) > _WRITE_AT_ONCE:
-            written = await anyio.to_thread.run_sync(write_rows, rows, request.encoding_format)
-        else:
-            written = write_rows(rows, request.encoding_format)
+        write = partial(write_rows, shorten(rows, width), request.encoding_format)
+        written = write() if len(texts) <= _WRITE_AT_ONCE else await anyio.to_thread.run_sync(write)
         body = {
             "object": "list",
             "data": [{"object": "embedding", "index": index, "embedding": row} for index, row in enumerate(written)],
@@ -122,13 +228,6 @@ def _api_routes(service: Service) -> APIRouter:
         """A model that is served."""
         _check_model(service, model)
         return schemas.Model(id=service.encoder.name)
-
-    return router
-
-
-def _search_routes(service: Service) -> APIRouter:
-    """Search, the map, what is served and what is counted."""
-    router = APIRouter()
 
     @router.post("/search")
     async def search(request: schemas.SearchRequest) -> schemas.SearchResponse:
@@ -156,42 +255,37 @@ def _search_routes(service: Service) -> APIRouter:
     @router.get("/metrics", responses={200: {"content": {"text/plain": {}}}}, response_class=Response)
     async def metrics() -> Response:
         """Counters and histograms in Prometheus' text format."""
-        written = generate_latest(service.metrics.registry)
-        return Response(written, media_type="text/plain; version=0.0.4; charset=utf-8")
+        counted = generate_latest(service.metrics.registry)
+        return Response(counted, media_type="text/plain; version=0.0.4; charset=utf-8")
 
     return router
 
 
-def _state_routes(service: Service) -> APIRouter:
-    """Health: open to all."""
-    router = APIRouter()
+def _add_open_routes(app: FastAPI, service: Service) -> None:
+    """Routes open to all: health, and pages for people, which load nothing from elsewhere."""
 
-    @router.get("/health")
+    @app.get("/health")
     async def health() -> schemas.Status:
         """Whether the server runs."""
         return schemas.Status(status="ok")
 
-    @router.get("/ready", response_model=schemas.Status, responses={503: {"model": schemas.Status}})
+    @app.get("/ready", response_model=schemas.Status, responses={503: {"model": schemas.Status}})
     async def ready() -> JSONResponse:
         """Whether the server takes requests."""
         return JSONResponse({"status": "ready" if service.ready else "stopping"}, 200 if service.ready else 503)
 
-    return router
-
-
-def _add_pages(app: FastAPI) -> None:
-    """Pages for people, which load nothing from elsewhere: the search page and a list of the routes."""
-    app.mount("/static", StaticFiles(directory=STATIC, check_dir=False))
+    app.mount("/static", StaticFiles(directory=_STATIC, check_dir=False))
 
     @app.get("/", include_in_schema=False)
     async def page() -> FileResponse:
-        if not (STATIC / "index.html").is_file():
+        if not (_STATIC / "index.html").is_file():
             raise ApiError(404, "This installation has no page; /docs lists the routes.")
-        return FileResponse(STATIC / "index.html", headers=_page_headers(_PAGE_SOURCES))
+        sources = "script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:"
+        return FileResponse(_STATIC / "index.html", headers=_page_headers(sources))
 
     @app.get("/docs", include_in_schema=False)
     async def docs() -> HTMLResponse:
-        return HTMLResponse(docs_page(app.openapi()), headers=_page_headers(_DOCS_SOURCES))
+        return HTMLResponse(docs_page(app.openapi()), headers=_page_headers("style-src 'unsafe-inline'"))
 
 
 def _page_headers(sources: str) -> dict[str, str]:
@@ -204,14 +298,7 @@ def _page_headers(sources: str) -> dict[str, str]:
 
 
 def docs_page(schema: dict[str, Any]) -> str:
-    """A list of the routes of an OpenAPI schema, in plain HTML.
-
-    Example:
-        >>> "<code>GET /health</code>" in docs_page(
-        ...     {"info": {"title": "t", "version": "1"}, "paths": {"/health": {"get": {"description": "Runs?"}}}}
-        ... )
-        True
-    """
+    """A list of the routes of an OpenAPI schema, in plain HTML."""
     rows = "\n".join(
         f"<dt><code>{escape(method.upper())} {escape(path)}</code></dt><dd>{escape(route.get('description', ''))}</dd>"
         for path, methods in schema["paths"].items()
@@ -230,7 +317,7 @@ def docs_page(schema: dict[str, Any]) -> str:
 
 def _check_model(service: Service, name: str | None) -> None:
     served = service.encoder.name
-    if name is not None and name != served:
+    if name not in (None, served):
         said = f"That model is not served here; this server has {served}."
         raise ApiError(404, said, "model_not_found", param="model")
 
@@ -254,12 +341,7 @@ def _check_texts(service: Service, texts: Sequence[str], param: str = "input") -
 
 
 def shorten(rows: np.ndarray, width: int) -> np.ndarray:
-    """The first dimensions of embeddings, of length 1 again.
-
-    Example:
-        >>> shorten(np.array([[0.6, 0.0, 0.8]], dtype=np.float32), 2).tolist()
-        [[1.0, 0.0]]
-    """
+    """The first dimensions of embeddings, of length 1 again."""
     if width == rows.shape[1]:
         return rows
     rows = rows[:, :width]
@@ -267,13 +349,7 @@ def shorten(rows: np.ndarray, width: int) -> np.ndarray:
 
 
 def write_rows(rows: np.ndarray, encoding_format: str) -> list[Any]:
-    """Embeddings as JSON holds them: numbers that give back the same float32, or base64 of little-endian float32.
-
-    Example:
-        >>> rows = np.array([[0.5, -1.0]], dtype=np.float32)
-        >>> orjson.dumps(write_rows(rows, "float")), write_rows(rows, "base64")
-        (b'[[0.5,-1.0]]', ['AAAAPwAAgL8='])
-    """
+    """Embeddings as JSON holds them: numbers that give back the same float32, or base64 of little-endian float32."""
     if encoding_format == "base64":
         return [base64.b64encode(row.tobytes()).decode() for row in rows.astype("<f4")]
     # Row by row, since orjson holds the interpreter's lock while it writes; as float64, since it would write a float32

@@ -20,7 +20,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 
 from ..errors import InputError
-from .batcher import OverloadedError, StoppingError
+from .encoder import OverloadedError, StoppingError
 from .service import REFUSALS
 
 if TYPE_CHECKING:
@@ -39,28 +39,17 @@ BEARER = HTTPBearer(auto_error=False)
 
 _WORK = frozenset({"/v1/embeddings", "/search", "/map"})
 _KNOWN_PATHS = OPEN_PATHS | _WORK | {"/v1/models", "/info", "/metrics"}
-_DISCARD_SECONDS = 2.0
 _KINDS = {401: "authentication_error", 429: "rate_limit_error"}
-CLIENT_GONE = 499
-"""The status that is logged where the client did not wait (nginx's number for it)."""
 
 
 @dataclass(eq=False)
 class ApiError(Exception):
-    """An error with its HTTP status.
-
-    Args:
-        status: HTTP status.
-        message: One sentence.
-        code: What programs may act on.
-        param: The field at fault.
-        headers: More headers of the answer.
-    """
+    """An error with its HTTP status."""
 
     status: int
-    message: str
-    code: str | None = None
-    param: str | None = None
+    message: str  # one sentence
+    code: str | None = None  # what programs may act on
+    param: str | None = None  # the field at fault
     headers: Mapping[str, str] | None = None
 
     def response(self) -> JSONResponse:
@@ -127,7 +116,10 @@ class Gate:
         except Exception as error:
             answer = as_api_error(error)
             if answer.code == "internal_error":
-                self._log_unexpected(error, f"{scope['method']} {path}")
+                # The message, which may quote a user's text, is logged only if texts may be.
+                said = f": {error}" if self._service.settings.log_text else ""
+                frames = "".join(traceback.format_tb(error.__traceback__))
+                logger.error("%s %s failed with %s%s\n%s", scope["method"], path, type(error).__name__, said, frames)
             if reason := REFUSALS.get(answer.code or ""):
                 self._service.metrics.rejected.labels(reason).inc()
                 await incoming.discard(4 * self._service.settings.max_body_bytes)
@@ -142,7 +134,13 @@ class Gate:
         # The key comes before everything else, paths that do not exist included, so that a route's own dependency
         # would be too late.
         if self._keys and scope["path"] not in OPEN_PATHS and not scope["path"].startswith("/static/"):
-            await self._check_key(Request(scope))
+            given = await BEARER(Request(scope))
+            key = given.credentials.encode("latin-1") if given else b""  # as Starlette decodes headers
+            # Every key is compared, each in constant time, so that the time taken tells nothing of them.
+            matches = [hmac.compare_digest(key, known) for known in self._keys]
+            if not any(matches):
+                said = "The API key is missing or wrong: send `Authorization: Bearer KEY`."
+                raise ApiError(401, said, "invalid_api_key", headers={"WWW-Authenticate": "Bearer"})
         if scope["path"] not in _WORK:
             await self._app(scope, incoming, reply)
             return
@@ -168,7 +166,7 @@ class Gate:
             while (await receive())["type"] != "http.disconnect":
                 pass
             if not reply.started:
-                reply.status = CLIENT_GONE
+                reply.status = 499  # nginx's number for a client that did not wait
             group.cancel_scope.cancel()
 
         failure: Exception | None = None
@@ -182,33 +180,12 @@ class Gate:
         if failure is not None:
             raise failure
 
-    async def _check_key(self, request: Request) -> None:
-        given = await BEARER(request)
-        key = given.credentials.encode("latin-1") if given else b""  # as Starlette decodes headers
-        # Every key is compared, each in constant time, so that the time taken tells nothing of them.
-        matches = [hmac.compare_digest(key, known) for known in self._keys]
-        if not any(matches):
-            raise ApiError(
-                401,
-                "The API key is missing or wrong: send `Authorization: Bearer KEY`.",
-                "invalid_api_key",
-                headers={"WWW-Authenticate": "Bearer"},
-            )
-
-    def _log_unexpected(self, error: Exception, where: str) -> None:
-        """Log where an exception came from; its message, which may quote a user's text, only if texts may be logged."""
-        frames = "".join(traceback.format_tb(error.__traceback__))
-        said = f": {error}" if self._service.settings.log_text else ""
-        logger.error("%s failed with %s%s\n%s", where, type(error).__name__, said, frames)
-
 
 class _Incoming:
     """``receive``, and whether the body has been read to its end."""
 
     def __init__(self, scope: Scope, receive: Receive) -> None:
-        self._headers = dict(scope["headers"])
-        self._receive = receive
-        self._ended = False
+        self._headers, self._receive, self._ended = dict(scope["headers"]), receive, False
 
     async def __call__(self) -> Message:
         message = await self._receive()
@@ -236,7 +213,7 @@ class _Incoming:
         if b"expect" in self._headers:
             return
         size = 0
-        with anyio.move_on_after(_DISCARD_SECONDS):
+        with anyio.move_on_after(2):
             while not self._ended and size < most:
                 size += len((await self()).get("body", b""))
 
@@ -245,9 +222,7 @@ class _Reply:
     """``send``, and what has been sent."""
 
     def __init__(self, send: Send) -> None:
-        self._send = send
-        self.started = False
-        self.status = 500
+        self._send, self.started, self.status = send, False, 500
 
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
@@ -256,12 +231,7 @@ class _Reply:
 
 
 def path_label(path: str) -> str:
-    """A path as metrics and logs name it: those that exist, and one name for all that do not.
-
-    Example:
-        >>> path_label("/v1/models/distilface-mini"), path_label("/wp-login.php")
-        ('/v1/models/{model}', 'other')
-    """
+    """A path as metrics and logs name it: those that exist, and one name for all that do not."""
     if path in _KNOWN_PATHS:
         return path
     if path.startswith("/v1/models/"):

@@ -15,8 +15,7 @@ import numpy as np
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from ..errors import InputError
-from .batcher import Batcher
-from .encoder import display_name
+from .encoder import Batcher, display_name
 from .schemas import MapResponse, Point
 
 if TYPE_CHECKING:
@@ -33,7 +32,6 @@ _COUNT_AT_ONCE = 4096
 REFUSALS = {code: code for code in ("overloaded", "stopping", "too_large")} | {"invalid_api_key": "unauthorized"}
 """Codes of requests that are refused before any work, and what the metrics call them."""
 
-_KEPT_MAPS = 8
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 _COUNTS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048)
 
@@ -95,14 +93,7 @@ class ServerSettings:
 
 
 class Metrics:
-    """What a server counts, for Prometheus, in a registry of its own. No metric holds any text.
-
-    Example:
-        >>> metrics = Metrics()
-        >>> metrics.on_batch(2, 3, 40, 0.01)
-        >>> metrics.registry.get_sample_value("distilface_texts_total")
-        3.0
-    """
+    """What a server counts, for Prometheus, in a registry of its own. No metric holds any text."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -120,10 +111,6 @@ class Metrics:
         self._texts = counter("distilface_texts", "Texts encoded.")
         self._tokens = counter("distilface_tokens", "Tokens encoded.")
 
-    def watch(self, name: str, meaning: str, value: Callable[[], float]) -> None:
-        """Add a gauge that reads its value when asked."""
-        Gauge(f"distilface_{name}", meaning, registry=self.registry).set_function(value)
-
     def on_batch(self, requests: int, texts: int, tokens: int, seconds: float) -> None:
         """Count a batch."""
         self._batches.observe(seconds)
@@ -134,13 +121,7 @@ class Metrics:
 
 
 class Service:
-    """What the routes call: an encoder, its queue, an index if there is one, and the metrics.
-
-    Args:
-        encoder: The encoder.
-        index: A search index; its queries go through the same queue as embeddings.
-        settings: Batching and limits.
-    """
+    """What the routes call: an encoder, its queue, the metrics, and perhaps an index, whose queries join the queue."""
 
     def __init__(self, encoder: ServedEncoder, index: SearchIndex | None, settings: ServerSettings) -> None:
         self.encoder, self.index, self.settings = encoder, index, settings
@@ -148,14 +129,18 @@ class Service:
         self.batcher = Batcher(encoder, settings, self.metrics.on_batch)
         self.stopping = False
         self.at_work = 0
-        self._map = lru_cache(_KEPT_MAPS)(self._draw_map)
+        self._map = lru_cache(8)(self._draw_map)
         self._mapping = threading.Lock()
         self._search_threads = anyio.CapacityLimiter(settings.search_threads)
         if index is not None:
             index.encoder = QueryEncoder(self)
-        self.metrics.watch("queue_texts", "Texts that wait for the encoder.", lambda: self.batcher.queued_texts)
-        self.metrics.watch("queue_tokens", "Tokens that wait for the encoder.", lambda: self.batcher.queued_tokens)
-        self.metrics.watch("requests_at_work", "Requests accepted and not yet answered.", lambda: self.at_work)
+        gauge = partial(Gauge, registry=self.metrics.registry)
+        texts = gauge("distilface_queue_texts", "Texts that wait for the encoder.")
+        texts.set_function(lambda: self.batcher.queued_texts)
+        tokens = gauge("distilface_queue_tokens", "Tokens that wait for the encoder.")
+        tokens.set_function(lambda: self.batcher.queued_tokens)
+        at_work = gauge("distilface_requests_at_work", "Requests accepted and not yet answered.")
+        at_work.set_function(lambda: self.at_work)
 
     @property
     def ready(self) -> bool:
@@ -220,15 +205,15 @@ class Service:
         return MapResponse(points=points).model_dump_json().encode()
 
 
+@dataclass(frozen=True)
 class QueryEncoder:
     """The queue as the index sees it: an encoder that blocks, so that queries share batches with all else."""
 
-    def __init__(self, service: Service) -> None:
-        self._service = service
+    service: Service
 
     def encode(self, inputs: Sequence[str], **_: Any) -> np.ndarray:
         """Embeddings of queries, of length 1, shape (inputs, d), whatever other options say."""
-        service, kind = self._service, self._service.encoder.query_kind
+        service, kind = self.service, self.service.encoder.query_kind
         future = service.batcher.submit(inputs, service.encoder.count_tokens(inputs, kind), kind)
         try:
             return future.result(service.settings.request_timeout)
@@ -241,17 +226,9 @@ class QueryEncoder:
 
 
 def pca_2d(embeddings: np.ndarray) -> np.ndarray:
-    """The first two principal components, centred, on one scale in [-1, 1].
+    """The first two principal components of rows (n, d), centred, on one scale in [-1, 1]: (n, 2), float64.
 
-    Args:
-        embeddings: Shape (n, d).
-
-    Returns:
-        Shape (n, 2), float64. Equal embeddings give equal points, and the same input always the same picture.
-
-    Example:
-        >>> pca_2d(np.array([[0.0, 3.0], [0.0, 1.0], [0.0, -1.0]])).round(3).tolist()
-        [[1.0, 0.0], [0.0, 0.0], [-1.0, 0.0]]
+    Equal embeddings give equal points, and the same input always the same picture.
     """
     rows = np.asarray(embeddings, dtype=np.float64)
     if len(rows) == 0:

@@ -77,6 +77,13 @@ def test_mistakes_are_one_line(
     assert len(result.stderr.strip().splitlines()) == 1
 
 
+def test_the_former_name_of_variants_works_and_is_hidden(invoke: Callable[..., Result], model_folder: Path) -> None:
+    result = invoke("benchmark", model_folder, "--arms", "torch,jax")
+    assert result.exit_code == 1
+    assert "There is no variant 'jax'" in result.stderr
+    assert "--arms" not in invoke("benchmark", "--help").stdout
+
+
 def test_a_folder_that_is_not_there_is_one_line(invoke: Callable[..., Result], options: list[str]) -> None:
     result = invoke("benchmark", "./nowhere", *options)
     assert result.exit_code == 1

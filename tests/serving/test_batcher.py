@@ -8,7 +8,7 @@ import pytest
 
 from distilface_st import InputError
 from distilface_st.serving import ServerSettings
-from distilface_st.serving.batcher import Batcher, OverloadedError, StoppingError
+from distilface_st.serving.encoder import Batcher, OverloadedError, StoppingError
 
 from .fakes import FakeEncoder, vector
 

@@ -61,6 +61,8 @@ def test_a_shipped_model_is_served_by_its_name() -> None:
     for model in ("micro", "distilface-micro", shipped_model("micro")):
         assert display_name(model) == "distilface-micro"
         assert isinstance(open_encoder(model), EdgeEncoder)
+    others = [display_name(model) for model in ("runs/first/model/", "mini", "intfloat/e5-small-v2")]
+    assert others == ["model", "distilface-mini", "intfloat/e5-small-v2"]
 
 
 def test_serving_an_exported_model_imports_no_torch() -> None:

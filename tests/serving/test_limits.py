@@ -14,6 +14,9 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from distilface_st.serving.app import is_loopback
+from distilface_st.serving.gate import path_label
+
 from .fakes import FakeEncoder, FakeIndex, connect, fake_service, serving
 
 if TYPE_CHECKING:
@@ -218,3 +221,13 @@ def test_metrics_count_requests_batches_texts_and_tokens() -> None:
         assert sample(http, "distilface_batch_requests_count") == 1
         assert sample(http, "distilface_queue_texts") == 0
         assert "secret" not in http.get("/metrics").text
+
+
+def test_paths_that_do_not_exist_share_a_name_in_metrics_and_logs() -> None:
+    paths = ("/search", "/v1/models/distilface-mini", "/static/app.js", "/wp-login.php")
+    assert [path_label(path) for path in paths] == ["/search", "/v1/models/{model}", "/static", "other"]
+
+
+def test_only_loopback_addresses_are_this_machines_own() -> None:
+    own = {host: is_loopback(host) for host in ("localhost", "::1", "127.0.0.1", "0.0.0.0", "")}
+    assert list(own.values()) == [True, True, True, False, False]

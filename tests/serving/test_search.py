@@ -160,6 +160,11 @@ def test_pca_2d_keeps_what_differs_most() -> None:
     assert np.abs(points).max() == 1
 
 
+def test_pca_2d_gives_the_same_picture_always() -> None:
+    points = pca_2d(np.array([[0.0, 3.0], [0.0, 1.0], [0.0, -1.0]]))
+    np.testing.assert_allclose(points, [[1, 0], [0, 0], [-1, 0]], atol=1e-3)
+
+
 @pytest.mark.parametrize("rows", [np.zeros((0, 4)), np.ones((1, 4)), np.ones((5, 4)), np.array([[1.0], [2.0]])])
 def test_pca_2d_takes_what_has_no_two_dimensions(rows) -> None:
     points = pca_2d(rows)
