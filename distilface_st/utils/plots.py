@@ -12,12 +12,7 @@ if TYPE_CHECKING:
 
 
 def check_plot_file(path: Path) -> None:
-    """Refuse a plot that cannot be drawn, for those who would rather know before they score.
-
-    Raises:
-        InputError: matplotlib does not draw files with this ending.
-        MissingExtraError: matplotlib is not installed.
-    """
+    """Refuse a plot that matplotlib cannot draw, for those who would rather know before they score."""
     canvas = require("matplotlib.backend_bases", "Plotting", "plots").FigureCanvasBase
     endings = sorted(canvas.get_supported_filetypes())
     if path.suffix.removeprefix(".").lower() not in endings:
