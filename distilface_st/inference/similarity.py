@@ -22,9 +22,6 @@ def similarity(embeddings1: Any, embeddings2: Any, name: str = "cosine") -> Any:
     Returns:
         Shape (n, m), of the first argument's kind.
 
-    Raises:
-        InputError: There is no such function.
-
     Example:
         >>> similarity(np.array([[1.0, 0.0]]), np.array([[0.0, 2.0], [3.0, 0.0]])).tolist()
         [[0.0, 1.0]]
