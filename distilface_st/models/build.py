@@ -62,7 +62,6 @@ def build_model(
     """
     source = _open(encoder)
     transformer = cast("Transformer", source[0])
-    include_prompt = all(module.include_prompt for module in source if isinstance(module, Pooling))
     try:
         pooling = MultiLayerPooling(
             transformer.get_embedding_dimension(),
@@ -70,7 +69,7 @@ def build_model(
             layers=layers,
             layer_reduction=layer_reduction,
             pooling_mode=pooling_mode,
-            include_prompt=include_prompt,
+            include_prompt=all(module.include_prompt for module in source if isinstance(module, Pooling)),
         )
     except ValueError as error:
         raise InputError(str(error)) from error
@@ -138,19 +137,16 @@ def _open(encoder: str | os.PathLike[str] | SentenceTransformer) -> SentenceTran
     if load_file_path(name, "modules.json") is not None:
         model = load_model(name, device="cpu")
     else:
-        model = SentenceTransformer(modules=[_open_transformer(name)], device="cpu")
+        try:
+            transformer = Transformer(name, model_kwargs={"use_safetensors": True})
+        except (OSError, ValueError) as error:
+            raise InputError(f"Cannot open {name} as a transformer encoder: {error}") from error
+        model = SentenceTransformer(modules=[transformer], device="cpu")
     if not isinstance(model[0], Transformer):
         raise InputError(f"{encoder} does not begin with a transformer encoder, but with {type(model[0]).__name__}.")
     if not os.path.isdir(name):
         model.model_card_data.base_model = name
     return model
-
-
-def _open_transformer(name: str) -> Transformer:
-    try:
-        return cast("Transformer", Transformer(name, model_kwargs={"use_safetensors": True}))
-    except (OSError, ValueError) as error:
-        raise InputError(f"Cannot open {name} as a transformer encoder: {error}") from error
 
 
 @torch.no_grad()
