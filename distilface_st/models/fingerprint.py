@@ -32,7 +32,7 @@ def model_fingerprint(model: nn.Module) -> str:
 def encoder_fingerprint(encoder: Encoder, name: str = "") -> str:
     """64-bit BLAKE2b of all that decides an embedding: weights, modules, longest input, prompts and dimensions.
 
-    An object that shows no weights, as an ``EdgeEncoder`` or a ``SentenceTransformer`` does, is known by ``name`` alone.
+    An object that shows no weights, unlike an ``EdgeEncoder`` or a ``SentenceTransformer``, is known by ``name`` alone.
     """
     return _fingerprints(encoder, name)[0]
 
