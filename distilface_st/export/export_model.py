@@ -115,13 +115,13 @@ def export_model(
             static=is_int8 and activations == "static",
             reduce_range=saturates_int8() if reduce_range is None else reduce_range,
         )
-        before = _score(model, scored_pairs) if scored_pairs else None
+        before = sts_suite(model, tasks=[scored_pairs])["scores"][scored_pairs.label] if scored_pairs else None
         for kind in formats:
             progress(f"{kind}: converting")
             built = FORMATS[kind](spec)
             manifest = _write_within(max_loss, built, model, folder, manifest, scored_pairs, before, progress)
         manifest.write(folder)
-        _reopened(model, folder).save(str(folder), create_model_card=False)
+        compose(model, [OnnxEncoder(folder)], "cpu").save(str(folder), create_model_card=False)
         save_truncate_dim(model, folder)
         (folder / "README.md").write_text(export_card(folder, manifest), encoding="utf-8")
     return manifest
@@ -149,8 +149,9 @@ def _write_within(
             return written
         progress(f"{runtime}: scoring")
         written.write(folder)
-        after = _score(_reopened(model, folder, runtime), scored_pairs)
-        scores = {"data": scored_pairs.label, "before": before, "after": after, "loss": before - after}
+        label, reopened = scored_pairs.label, compose(model, [OnnxEncoder(folder, runtime)], "cpu")
+        after = sts_suite(reopened, tasks=[scored_pairs])["scores"][label]
+        scores = {"data": label, "before": before, "after": after, "loss": before - after}
         return replace(written, graphs={**written.graphs, runtime: replace(graph, scores=scores)})
 
     def loss(written: Manifest) -> float:
@@ -178,14 +179,6 @@ def _write_within(
         else:
             low = middle
     return found if written is found else write(order[:high])
-
-
-def _reopened(model: SentenceTransformer, folder: Path, runtime: str | None = None) -> SentenceTransformer:
-    return compose(model, [OnnxEncoder(folder, runtime)], "cpu")
-
-
-def _score(model: SentenceTransformer, task: STSTask) -> float:
-    return sts_suite(model, tasks=[task])["scores"][task.label]
 
 
 @torch.no_grad()

@@ -82,5 +82,4 @@ def _in_float(model: Any, keep_in_float: Collection[str]) -> list[str]:
     """Matrix products that stay in float: those asked for, and what comes after the encoder, a row a sentence."""
     names = (op.get_friendly_name() for op in model.get_ops() if op.get_type_name() == "MatMul")
     layers = {name: match["layer"] for name in names if (match := _LINEAR.fullmatch(name))}
-    kept = set(keep_in_float)
-    return [name for name, layer in layers.items() if layer in kept or not layer.startswith("0.")]
+    return [name for name, layer in layers.items() if layer in keep_in_float or not layer.startswith("0.")]

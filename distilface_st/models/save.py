@@ -50,12 +50,8 @@ def save_model(
     with atomic_folder(path) as folder:
         to_save.save(str(folder), create_model_card=False)
         if not isinstance(model[0], OnnxEncoder):  # which has brought its own
-            write_card(
-                folder / "README.md",
-                model,
-                run,
-                needs_package=OUR_MODULES in (folder / "modules.json").read_text("utf-8"),
-            )
+            needs_package = OUR_MODULES in (folder / "modules.json").read_text("utf-8")
+            write_card(folder / "README.md", model, run, needs_package)
 
 
 def push_to_hub(
@@ -86,12 +82,8 @@ def push_to_hub(
 def portable_model(model: SentenceTransformer) -> SentenceTransformer:
     """The same model in stock modules only, sharing its weights: a mean over layers as ``WeightedLayerPooling``.
 
-    Args:
-        model: A model of this package. Any other is returned as it is.
-
-    Returns:
-        A model with equal embeddings that saves into a folder which plain sentence-transformers 6.2+ opens; the same
-        object where nothing had to change, also where nothing can (max and concat over layers have no stock twin).
+    Its embeddings are equal, and plain sentence-transformers 6.2+ opens what it is saved as. A model is returned as it
+    is where nothing has to change, or nothing can (max and concat over layers have no stock twin).
     """
     position = next((i for i, module in enumerate(model) if isinstance(module, MultiLayerPooling)), None)
     if position is None:
@@ -99,11 +91,6 @@ def portable_model(model: SentenceTransformer) -> SentenceTransformer:
     pooling = cast("MultiLayerPooling", model[position])
     if pooling.layer_reduction != "mean" and len(pooling.layer_indices) > 1:
         return model
-    modules = [*list(model)[:position], *_stock_twin(pooling), *list(model)[position + 1 :]]
-    return compose(model, modules, str(model.device))
-
-
-def _stock_twin(pooling: MultiLayerPooling) -> list[nn.Module]:
     start = min(pooling.layer_indices)
     selected = [float(index in pooling.layer_indices) for index in range(start, pooling.num_hidden_layers + 1)]
     over_layers = WeightedLayerPooling(
@@ -115,7 +102,8 @@ def _stock_twin(pooling: MultiLayerPooling) -> list[nn.Module]:
     over_tokens = Pooling(
         pooling.embedding_dimension, pooling_mode=pooling.pooling_mode, include_prompt=pooling.include_prompt
     )
-    return [over_layers, over_tokens]
+    modules = [*list(model)[:position], over_layers, over_tokens, *list(model)[position + 1 :]]
+    return compose(model, modules, str(model.device))
 
 
 def write_card(path: Path, model: SentenceTransformer, run: dict[str, Any] | None, needs_package: bool) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping
-from functools import wraps
+from functools import partial, wraps
 from typing import Any, TypeVar
 
 C = TypeVar("C", bound=Callable[..., Any])
@@ -34,8 +34,12 @@ def renamed(**names: str) -> Callable[[C], C]:
 
         if not is_class:
             return wrapper  # type: ignore[return-value]
-        read = {old: property(lambda self, old=old: getattr(self, _current(old, names[old]))) for old in names}
-        for name, value in {"__init__": wrapper, "RENAMED": names, **read}.items():
+
+        def read(self: Any, old: str) -> Any:
+            return getattr(self, _current(old, names[old]))
+
+        properties = {old: property(partial(read, old=old)) for old in names}
+        for name, value in {"__init__": wrapper, "RENAMED": names, **properties}.items():
             setattr(target, name, value)
         return target
 

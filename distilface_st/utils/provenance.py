@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-_PACKAGES = ("distilface-st", "sentence-transformers", "transformers", "torch", "numpy", "scipy", "datasets")
-_PACKAGES += ("onnx", "onnxruntime", "openvino", "nncf")
+_PACKAGES: tuple[str, ...] = ("distilface-st", "sentence-transformers", "transformers", "torch", "numpy", "scipy")
+_PACKAGES += ("datasets", "onnx", "onnxruntime", "openvino", "nncf")
 
 
 def versions() -> dict[str, str]:
