@@ -134,8 +134,8 @@ def open_engine(
             default the folder's only graph, or of two the one that :func:`default_runtime` names.
         threads: Processor threads; by default all cores.
         providers: onnxruntime's execution providers, best first; by default the CPU's.
-        options: Settings of the engine (onnxruntime's session configuration, OpenVINO's compilation properties such as
-            ``{"INFERENCE_PRECISION_HINT": "f32"}``), beside those of the graph.
+        options: Settings of the engine, not with ``auto``: onnxruntime's session configuration, or OpenVINO's
+            compilation properties such as ``{"INFERENCE_PRECISION_HINT": "f32"}``.
         manifest: The folder's manifest, where it has been read.
         device: OpenVINO's device; by default ``CPU``.
 
