@@ -32,9 +32,6 @@ MIN_COSINE = {"fp32": 0.99999, "fp16": 0.999, "int8": 0.5}
 MIN_COSINE_ON_TEXT = 0.9
 """The same for int8 on real text."""
 
-_RANDOM_BATCHES = 6
-_TEXT_BATCHES = 8
-
 
 @dataclass(frozen=True)
 class GraphSpec:
@@ -102,7 +99,7 @@ def verify(
     _refuse_below(MIN_COSINE[precision], cosines, f"The {precision} graph is not the model: on random batches")
     found = {"max_abs_difference": difference, "min_cosine": float(cosines.min()), "mean_cosine": float(cosines.mean())}
     if text and precision == "int8":
-        _, cosines = _compare(graph, engine, text[:: max(1, len(text) // _TEXT_BATCHES)])
+        _, cosines = _compare(graph, engine, text[:: max(1, len(text) // 8)])
         _refuse_below(MIN_COSINE_ON_TEXT, cosines, "Int8 changes this model too much: on text")
         found |= {"min_cosine_on_text": float(cosines.min()), "mean_cosine_on_text": float(cosines.mean())}
     return found
@@ -112,7 +109,7 @@ def random_batches(graph: SentenceGraph, max_tokens: int) -> list[dict[str, np.n
     """Random tokens in batches of many shapes, padded ones, a single row and the longest input included."""
     generator = torch.Generator().manual_seed(1)
     shapes = [(1, min(3, max_tokens), 0), (2, max_tokens, max_tokens // 2)]
-    while len(shapes) < _RANDOM_BATCHES:
+    while len(shapes) < 6:
         rows, tokens = (int(torch.randint(low, high, (), generator=generator)) for low, high in ((1, 9), (3, 49)))
         tokens = min(tokens, max_tokens)
         shapes.append((rows, tokens, int(torch.randint(0, tokens - 1, (), generator=generator))))

@@ -27,9 +27,6 @@ if TYPE_CHECKING:
 _CHUNK = 512
 """Sentences tokenized at once, while the graph runs the chunk before."""
 
-_DOCUMENT_PROMPTS = ("document", "passage", "corpus")
-"""Names of a prompt for documents, in the order in which sentence-transformers looks for them."""
-
 
 class EdgeEncoder:
     """A sentence encoder that needs numpy, tokenizers and onnxruntime (or OpenVINO), and imports nothing else.
@@ -203,7 +200,8 @@ class EdgeEncoder:
         self, inputs: Any, prompt_name: str | None = None, prompt: str | None = None, **options: Any
     ) -> Any:
         """Embed documents: :meth:`encode` with the prompt named ``document`` (or ``passage``, ``corpus``), if any."""
-        return self.encode(inputs, prompt_name or self._first_prompt(_DOCUMENT_PROMPTS, prompt), prompt, **options)
+        names = ("document", "passage", "corpus")  # in the order in which sentence-transformers looks for them
+        return self.encode(inputs, prompt_name or self._first_prompt(names, prompt), prompt, **options)
 
     def similarity(self, embeddings1: Any, embeddings2: Any) -> Any:
         """How alike embeddings are by the model's own similarity function.

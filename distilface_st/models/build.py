@@ -22,12 +22,9 @@ if TYPE_CHECKING:
 
     from ..modules.multi_layer_pooling import LayerReduction, LayerSelection
 
-DEFAULT_ENCODER = "distilbert-base-uncased"
-"""The paper's encoder, on the Hub."""
-
 
 def build_model(
-    encoder: str | os.PathLike[str] | SentenceTransformer = DEFAULT_ENCODER,
+    encoder: str | os.PathLike[str] | SentenceTransformer = "distilbert-base-uncased",
     layers: LayerSelection | Sequence[int] = "last_four",
     layer_reduction: LayerReduction = "mean",
     pooling_mode: str | tuple[str, ...] = "mean",
@@ -40,7 +37,8 @@ def build_model(
     Args:
         encoder: A Hub name or a local folder of a BERT-like encoder, or of a sentence-transformers model; a shipped
             model's name or ``bundled``; or a ``SentenceTransformer``, which stays as it is. From all but the first the
-            length limit, prompts and the prompt's part in pooling are kept; modules after the pooling are not.
+            length limit, prompts and the prompt's part in pooling are kept; modules after the pooling are not. By
+            default the paper's.
         layers: Hidden states to pool, see :func:`distilface_st.modules.multi_layer_pooling.resolve_layers`.
         layer_reduction: ``mean``, ``max`` or ``concat`` over the layers.
         pooling_mode: Token pooling: ``mean``, ``max``, ``cls``, ... or a tuple of modes.
