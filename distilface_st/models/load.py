@@ -99,4 +99,5 @@ def _load_with_our_modules(
     config_file = load_file_path(name, "config_sentence_transformers.json")
     config = json.loads(Path(config_file).read_text(encoding="utf-8")) if config_file else {}
     kept = ("prompts", "default_prompt_name", "similarity_fn_name", "truncate_dim")
-    return SentenceTransformer(modules=modules, device=device, **{key: config.get(key) for key in kept})
+    settings: dict[str, Any] = {key: config.get(key) for key in kept}
+    return SentenceTransformer(modules=modules, device=device, **settings)
