@@ -120,13 +120,9 @@ def unit_embeddings(
 def distinct_embeddings(
     encoder: Encoder, sentences: Iterable[str], batch_size: int, show_progress_bar: bool = False
 ) -> tuple[dict[str, int], np.ndarray]:
-    """Encode each distinct sentence once, in one pass, for cosine similarity.
+    """Encode each distinct sentence once, for cosine similarity, and refuse an embedding of zeros, which has none.
 
-    Returns:
-        The row of each sentence, and rows of length 1, shape (distinct sentences, d), float32.
-
-    Raises:
-        InputError: An embedding is zero, so that its cosine is undefined, or not finite.
+    Returns the row of each sentence, and rows of length 1, shape (distinct sentences, d), float32.
     """
     rows = {sentence: row for row, sentence in enumerate(dict.fromkeys(sentences))}
     texts = list(rows)

@@ -9,10 +9,7 @@ from ..errors import MissingExtraError
 
 
 def require(module: str, what: str, extra: str) -> Any:
-    """Import a module that an extra of this package brings; ``what`` names the capability that needs it.
-
-    Raises:
-        MissingExtraError: It is not installed.
+    """Import a module that an extra of this package brings, or say for ``what`` the extra is to be installed.
 
     Example:
         >>> require("json", "Reading", "plots").loads("[1]")
