@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,7 @@ from ..models.load import load_model
 from ..modules import OnnxEncoder
 from ..utils.files import atomic_folder
 from .folder import CALIBRATION_SENTENCES, export_card, new_manifest, save_tokenizer, save_truncate_dim, text_batches
-from .graph_format import GraphSpec
+from .graph_format import MIN_COSINE, GraphSpec
 from .onnx_format import OnnxFormat
 from .openvino_format import OpenVINOFormat
 from .sentence_graph import SentenceGraph
@@ -34,8 +34,6 @@ if TYPE_CHECKING:
     from .graph_format import GraphFormat
 
 FORMATS: dict[str, type[GraphFormat]] = {"onnx": OnnxFormat, "openvino": OpenVINOFormat}
-PRECISIONS = ("fp32", "fp16", "int8")
-ACTIVATIONS = ("dynamic", "static")
 
 
 def export_model(
@@ -90,8 +88,8 @@ def export_model(
             EdgeEncoder("my-export").encode(["It is sunny."])
     """
     formats = [formats] if isinstance(formats, str) else list(formats)
-    choices = [(kind, tuple(FORMATS)) for kind in formats] + [(precision, PRECISIONS), (activations, ACTIVATIONS)]
-    for value, allowed in choices:
+    choices = [(kind, tuple(FORMATS)) for kind in formats]
+    for value, allowed in [*choices, (precision, tuple(MIN_COSINE)), (activations, ("dynamic", "static"))]:
         if value not in allowed:
             raise InputError(f"{value!r} is not one of {', '.join(allowed)}.")
     is_int8 = precision == "int8"
@@ -117,95 +115,75 @@ def export_model(
             static=is_int8 and activations == "static",
             reduce_range=saturates_int8() if reduce_range is None else reduce_range,
         )
-        before = _score(model, scored_pairs) if scored_pairs else None
+        before = sts_suite(model, tasks=[scored_pairs])["scores"][scored_pairs.label] if scored_pairs else None
         for kind in formats:
             progress(f"{kind}: converting")
-            writer = _GraphWriter(FORMATS[kind](spec), model, folder, manifest, scored_pairs, before, progress)
-            manifest = writer.write_within(max_loss)
+            built = FORMATS[kind](spec)
+            manifest = _write_within(max_loss, built, model, folder, manifest, scored_pairs, before, progress)
         manifest.write(folder)
-        _reopened(model, folder).save(str(folder), create_model_card=False)
+        compose(model, [OnnxEncoder(folder)], "cpu").save(str(folder), create_model_card=False)
         save_truncate_dim(model, folder)
         (folder / "README.md").write_text(export_card(folder, manifest), encoding="utf-8")
     return manifest
 
 
-@dataclass(frozen=True)
-class _GraphWriter:
-    """Writes one graph, again and again with more layers in float where int8 costs too much."""
+def _write_within(
+    max_loss: float | None,
+    built: GraphFormat,
+    model: SentenceTransformer,
+    folder: Path,
+    manifest: Manifest,
+    scored_pairs: STSTask | None,
+    before: float | None,
+    progress: Callable[[str], Any],
+) -> Manifest:
+    """The manifest with the graph that has the fewest layers in float and loses no more than ``max_loss``."""
+    runtime = built.runtime
 
-    built: GraphFormat
-    model: SentenceTransformer
-    folder: Path
-    manifest: Manifest
-    scored_pairs: STSTask | None
-    before: float | None
-    progress: Callable[[str], Any]
-
-    def write_within(self, max_loss: float | None) -> Manifest:
-        """The manifest with the graph that has the fewest layers in float and loses no more than ``max_loss``."""
-        spec = self.built.spec
-        written = self._write(())
-        if max_loss is None or self._loss(written) <= max_loss:
+    def write(keep_in_float: Collection[str]) -> Manifest:
+        progress(f"{runtime}: writing" + (f", {len(keep_in_float)} layers in float" if keep_in_float else ""))
+        check = built.write(folder, keep_in_float)
+        graph = Graph(describe_files(folder, runtime), built.options, tuple(keep_in_float), check)
+        written = replace(manifest, graphs={**manifest.graphs, runtime: graph})
+        if scored_pairs is None or before is None:
             return written
-        self.progress(f"{self.built.runtime}: finding the layers that int8 hurts")
-        tensors = [{key: torch.from_numpy(value) for key, value in batch.items()} for batch in spec.batches]
-        order = most_sensitive_first(spec.graph, tensors)
-        found = self._write(order)
-        if self._loss(found) > max_loss:
-            raise InputError(
-                f"int8 loses {self._loss(written):.2f} points, and still {self._loss(found):.2f} with every linear "
-                f"layer in float: a loss of at most {max_loss} cannot be met. Nothing was written."
-            )
-        # More layers in float all but always lose less, so halving finds how many it takes.
-        low, high = 0, len(order)
-        while high - low > 1:
-            middle = (low + high) // 2
-            written = self._write(order[:middle])
-            if self._loss(written) <= max_loss:
-                high, found = middle, written
-            else:
-                low = middle
-        return found if written is found else self._write(order[:high])
+        progress(f"{runtime}: scoring")
+        written.write(folder)
+        label, reopened = scored_pairs.label, compose(model, [OnnxEncoder(folder, runtime)], "cpu")
+        after = sts_suite(reopened, tasks=[scored_pairs])["scores"][label]
+        scores = {"data": label, "before": before, "after": after, "loss": before - after}
+        return replace(written, graphs={**written.graphs, runtime: replace(graph, scores=scores)})
 
-    def _write(self, keep_in_float: Collection[str]) -> Manifest:
-        runtime = self.built.runtime
-        self.progress(f"{runtime}: writing" + (f", {len(keep_in_float)} layers in float" if keep_in_float else ""))
-        check = self.built.write(self.folder, keep_in_float)
-        graph = Graph(describe_files(self.folder, runtime), self.built.options, tuple(keep_in_float), check)
-        manifest = replace(self.manifest, graphs={**self.manifest.graphs, runtime: graph})
-        if self.scored_pairs is None or self.before is None:
-            return manifest
-        self.progress(f"{runtime}: scoring")
-        manifest.write(self.folder)
-        after = _score(_reopened(self.model, self.folder, runtime), self.scored_pairs)
-        scores = {"data": self.scored_pairs.label, "before": self.before, "after": after, "loss": self.before - after}
-        return replace(manifest, graphs={**manifest.graphs, runtime: replace(graph, scores=scores)})
+    def loss(written: Manifest) -> float:
+        return float(written.graphs[runtime].scores["loss"])
 
-    def _loss(self, manifest: Manifest) -> float:
-        return float(manifest.graphs[self.built.runtime].scores["loss"])
-
-
-def _reopened(model: SentenceTransformer, folder: Path, runtime: str | None = None) -> SentenceTransformer:
-    return compose(model, [OnnxEncoder(folder, runtime)], "cpu")
-
-
-def _score(model: SentenceTransformer, task: STSTask) -> float:
-    return sts_suite(model, tasks=[task])["scores"][task.label]
+    written = write(())
+    if max_loss is None or loss(written) <= max_loss:
+        return written
+    progress(f"{runtime}: finding the layers that int8 hurts")
+    tensors = [{key: torch.from_numpy(value) for key, value in batch.items()} for batch in built.spec.batches]
+    order = most_sensitive_first(built.spec.graph, tensors)
+    found = write(order)
+    if loss(found) > max_loss:
+        raise InputError(
+            f"int8 loses {loss(written):.2f} points, and still {loss(found):.2f} with every linear layer in float: "
+            f"a loss of at most {max_loss} cannot be met. Nothing was written."
+        )
+    # More layers in float all but always lose less, so halving finds how many it takes.
+    low, high = 0, len(order)
+    while high - low > 1:
+        middle = (low + high) // 2
+        written = write(order[:middle])
+        if loss(written) <= max_loss:
+            high, found = middle, written
+        else:
+            low = middle
+    return found if written is found else write(order[:high])
 
 
 @torch.no_grad()
 def most_sensitive_first(graph: SentenceGraph, batches: Sequence[dict[str, Tensor]]) -> list[str]:
-    """Order the encoder's linear layers by how much embeddings change when that layer alone computes in int8.
-
-    Found in torch, whatever the engine.
-
-    Args:
-        graph: The model.
-        batches: What the graph takes.
-
-    Returns:
-        Names of all linear layers, the one that changes embeddings most first.
-    """
+    """Names of all linear layers, by how much embeddings change when that layer alone computes in int8 (in torch)."""
     reference = torch.cat([graph(**batch) for batch in batches])
     distance = {}
     for name, layer in linear_layers(graph).items():
@@ -237,9 +215,7 @@ def _rounded(values: Tensor, signed: bool) -> Tensor:
 def saturates_int8(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
     """Whether 8-bit products of this processor may overflow 16 bits: x86 without VNNI.
 
-    Args:
-        cpuinfo: Where Linux lists the processor's flags. Where it is missing, x86 is taken to have no VNNI, which costs
-            a bit of precision and is always right.
+    Where Linux's list of flags is missing, x86 is taken to have none: it costs precision and is always right.
     """
     if platform.machine().lower() not in ("x86_64", "amd64", "i386", "i686"):
         return False

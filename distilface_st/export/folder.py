@@ -16,7 +16,7 @@ from ..utils.chunks import chunked
 from ..utils.provenance import command, versions
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
     import numpy as np
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 CALIBRATION_SENTENCES = 400
 """The most sentences that int8 is tried on."""
 
-_BATCH = 4
 _PROBES = ("A man is playing a guitar.", "", "Ünïcödé, 漢字 and 🙂!", "one two three " * 200)
 
 
@@ -59,11 +58,7 @@ def new_manifest(
 
 
 def save_tokenizer(model: SentenceTransformer, folder: Path, manifest: Manifest) -> None:
-    """Write ``tokenizer.json``, without indentation, and check that alone it gives the token ids that the model gets.
-
-    Raises:
-        InputError: It does not.
-    """
+    """Write ``tokenizer.json``, without indentation, and check that alone it gives the token ids the model gets."""
     model.tokenizer.backend_tokenizer.save(str(folder / TOKENIZER), pretty=False)
     alone = SentenceTokenizer(folder, manifest)
     for text in _PROBES:
@@ -84,7 +79,7 @@ def text_batches(folder: Path, manifest: Manifest, sentences: Sequence[str]) -> 
     """What a graph takes for real text, the first ``CALIBRATION_SENTENCES`` of ``sentences``, in small batches."""
     tokenizer = SentenceTokenizer(folder, manifest)
     rows = tokenizer.ids(list(sentences)[:CALIBRATION_SENTENCES])
-    return [batch_feeds(*tokenizer.pad(part), manifest, 0) for part in chunked(rows, _BATCH)]
+    return [batch_feeds(*tokenizer.pad(part), manifest, 0) for part in chunked(rows, 4)]
 
 
 def lowest_cosine(graph: Graph) -> float:
@@ -93,25 +88,12 @@ def lowest_cosine(graph: Graph) -> float:
 
 
 def export_card(folder: Path, manifest: Manifest) -> str:
-    """The text of ``README.md`` in an exported folder, Markdown after YAML front matter.
-
-    Args:
-        folder: The folder, all its other files in place: their sizes are in the card.
-        manifest: Its manifest.
-    """
+    """The text of ``README.md`` in an exported folder, its other files all in place: their sizes are in the card."""
     graphs, parameters = manifest.graphs, manifest.model["parameters"]
     everything = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     small = everything - sum(graph.size for graph in graphs.values())
     precision = manifest.precision + (f", {manifest.activations} activations" if manifest.activations else "")
-    facts = {
-        "Model": manifest.model["name"],
-        "Modules": ", ".join(manifest.model["modules"]),
-        "Parameters": f"{parameters:,}",
-        "Precision": precision,
-        "Dimensions": str(manifest.dimension),
-        "Longest input": f"{manifest.max_seq_length} tokens",
-        "Tokenizer and settings": _megabytes(small),
-    }
+    figures = "\n".join(_figures(runtime, graph, small, parameters) for runtime, graph in graphs.items())
     kept = (
         f"Kept in float ({runtime}): " + ", ".join(graph.kept_in_float) + ".\n\n"
         for runtime, graph in graphs.items()
@@ -146,11 +128,17 @@ model = load_model("PATH")
 
 | | |
 |---|---|
-{_rows([key, value.replace("|", " ")] for key, value in facts.items())}
+| Model | {manifest.model["name"].replace("|", " ")} |
+| Modules | {", ".join(manifest.model["modules"])} |
+| Parameters | {parameters:,} |
+| Precision | {precision} |
+| Dimensions | {manifest.dimension} |
+| Longest input | {manifest.max_seq_length} tokens |
+| Tokenizer and settings | {small / 1e6:.1f} MB |
 
 | graph | size | of fp32 weights, all files | largest difference | lowest cosine | score before | after |
 |---|---|---|---|---|---|---|
-{_rows(_figures(runtime, graph, small, parameters) for runtime, graph in graphs.items())}
+{figures}
 
 Differences and cosines are to the torch model in float32, on random tokens, for int8 the cosine on text; \
 scores are Spearman x 100.
@@ -160,25 +148,11 @@ Made with {", ".join(f"{package} {version}" for package, version in manifest.mad
 """
 
 
-def _figures(runtime: str, graph: Graph, small: int, parameters: int) -> list[str]:
+def _figures(runtime: str, graph: Graph, small: int, parameters: int) -> str:
     """A graph's row of the card's table; ``small`` is the size of all other files in bytes."""
     before, after = "not measured", "not measured"
     if graph.scores:
         before, after = f"{graph.scores['before']:.2f} ({graph.scores['data']})", f"{graph.scores['after']:.2f}"
-    return [
-        runtime,
-        _megabytes(graph.size),
-        f"{(graph.size + small) / (4 * parameters):.1%}",
-        f"{graph.check['max_abs_difference']:.2g}",
-        f"{lowest_cosine(graph):.5f}",
-        before,
-        after,
-    ]
-
-
-def _rows(cells: Iterable[list[str]]) -> str:
-    return "\n".join("| " + " | ".join(row) + " |" for row in cells)
-
-
-def _megabytes(size: int) -> str:
-    return f"{size / 1e6:.1f} MB"
+    share = f"{(graph.size + small) / (4 * parameters):.1%}"
+    difference = f"{graph.check['max_abs_difference']:.2g} | {lowest_cosine(graph):.5f}"
+    return f"| {runtime} | {graph.size / 1e6:.1f} MB | {share} | {difference} | {before} | {after} |"

@@ -32,41 +32,24 @@ MIN_COSINE = {"fp32": 0.99999, "fp16": 0.999, "int8": 0.5}
 MIN_COSINE_ON_TEXT = 0.9
 """The same for int8 on real text."""
 
-_RANDOM_BATCHES = 6
-_TEXT_BATCHES = 8
-
 
 @dataclass(frozen=True)
 class GraphSpec:
-    """A model and how its graph is to be written.
-
-    Args:
-        graph: The model.
-        precision: ``fp32``, ``fp16`` or ``int8``.
-        max_tokens: The model's longest input.
-        batches: For int8, what the graph takes, from text like that to come.
-        static: For int8, whether the scales of activations are found on ``batches``, not while the graph runs.
-        reduce_range: Use 7 bits of the weights; onnxruntime's dynamic int8 only.
-    """
+    """A model and how its graph is to be written."""
 
     graph: SentenceGraph
     precision: str
     max_tokens: int
     batches: Sequence[dict[str, np.ndarray]] = ()
+    """For int8, what the graph takes, from text like that to come."""
     static: bool = False
+    """For int8, whether the scales of activations are found on ``batches``, not while the graph runs."""
     reduce_range: bool = False
+    """Use 7 bits of the weights; onnxruntime's dynamic int8 only."""
 
 
 class GraphFormat(ABC):
-    """A model converted to a format, in float32, and compared with the torch model.
-
-    Args:
-        spec: The model and how its graph is to be written.
-
-    Raises:
-        InputError: The model cannot be converted, or the graph is not the model.
-        MissingExtraError: The format's packages are not installed.
-    """
+    """A model converted to a format, in float32, and compared with the torch model."""
 
     runtime: ClassVar[str]
 
@@ -80,11 +63,7 @@ class GraphFormat(ABC):
         return {}
 
     def write(self, folder: Path, keep_in_float: Collection[str] = ()) -> dict[str, float]:
-        """Write the graph's files, with the named linear layers in float, and compare it with the torch model.
-
-        Returns:
-            How far it is from the model, see :func:`verify`.
-        """
+        """Write the graph's files, with the named linear layers in float, and compare it as :func:`verify` does."""
         path = folder / GRAPH_FILES[self.runtime][0]
         self._save(path, keep_in_float)
         spec = self.spec
@@ -114,24 +93,13 @@ def verify(
 ) -> dict[str, float]:
     """Compare a model's embeddings in torch and in an engine: of random batches and, for int8, of some of ``text``.
 
-    How alike they must be depends on the precision.
-
-    Returns:
-        ``max_abs_difference``, ``min_cosine`` and ``mean_cosine`` over random batches, with text also
-        ``min_cosine_on_text`` and ``mean_cosine_on_text``.
-
-    Raises:
-        InputError: The graph is not the model.
+    How alike they must be, lest the graph is refused, depends on the precision. The result goes into the manifest.
     """
     difference, cosines = _compare(graph, engine, random_batches(graph, max_tokens))
     _refuse_below(MIN_COSINE[precision], cosines, f"The {precision} graph is not the model: on random batches")
-    found = {
-        "max_abs_difference": difference,
-        "min_cosine": float(cosines.min()),
-        "mean_cosine": float(cosines.mean()),
-    }
+    found = {"max_abs_difference": difference, "min_cosine": float(cosines.min()), "mean_cosine": float(cosines.mean())}
     if text and precision == "int8":
-        _, cosines = _compare(graph, engine, text[:: max(1, len(text) // _TEXT_BATCHES)])
+        _, cosines = _compare(graph, engine, text[:: max(1, len(text) // 8)])
         _refuse_below(MIN_COSINE_ON_TEXT, cosines, "Int8 changes this model too much: on text")
         found |= {"min_cosine_on_text": float(cosines.min()), "mean_cosine_on_text": float(cosines.mean())}
     return found
@@ -141,7 +109,7 @@ def random_batches(graph: SentenceGraph, max_tokens: int) -> list[dict[str, np.n
     """Random tokens in batches of many shapes, padded ones, a single row and the longest input included."""
     generator = torch.Generator().manual_seed(1)
     shapes = [(1, min(3, max_tokens), 0), (2, max_tokens, max_tokens // 2)]
-    while len(shapes) < _RANDOM_BATCHES:
+    while len(shapes) < 6:
         rows, tokens = (int(torch.randint(low, high, (), generator=generator)) for low, high in ((1, 9), (3, 49)))
         tokens = min(tokens, max_tokens)
         shapes.append((rows, tokens, int(torch.randint(0, tokens - 1, (), generator=generator))))
@@ -182,10 +150,7 @@ def require_nncf() -> Any:
 def quantize_static(model: Any, batches: Sequence[dict[str, np.ndarray]], excluded: list[str]) -> Any:
     """Int8 weights and activations with scales that were found on given text, by nncf (SmoothQuant, bias correction).
 
-    Args:
-        model: A float32 graph, an ``onnx.ModelProto`` or an ``openvino.Model``.
-        batches: What the graph takes, for calibration.
-        excluded: Names of the matrix products that stay in float.
+    ``model`` is a float32 graph, of ONNX or OpenVINO; ``excluded`` names the matrix products that stay in float.
     """
     nncf = require_nncf()
     with quiet():

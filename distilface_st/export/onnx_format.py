@@ -27,9 +27,6 @@ if TYPE_CHECKING:
 
     from .sentence_graph import SentenceGraph
 
-OUTPUT = "sentence_embedding"
-
-_OPSET = 18
 _FUSED = "distilface_fused"
 
 
@@ -75,10 +72,6 @@ def to_onnx(graph: SentenceGraph, fused_attention: bool = True) -> onnx.ModelPro
     With ``fused_attention``, attention is a ``com.microsoft.MultiHeadAttention``; encoders whose attention is not
     transformers' own, or masked by more than padding, cannot be written so. Matrix products of linear layers carry
     the layers' names.
-
-    Raises:
-        InputError: The encoder's code cannot be traced.
-        MissingExtraError: A package that exports or runs ONNX is not installed.
     """
     for package in ("onnx", "onnxruntime", "onnxscript"):
         require(package, "Exporting to ONNX", "onnx")
@@ -93,8 +86,8 @@ def to_onnx(graph: SentenceGraph, fused_attention: bool = True) -> onnx.ModelPro
                 dynamo=True,
                 dynamic_shapes={name: free if tensor.ndim else None for name, tensor in example.items()},
                 input_names=list(example),
-                output_names=[OUTPUT],
-                opset_version=_OPSET,
+                output_names=["sentence_embedding"],
+                opset_version=18,
             )
     except Exception as error:
         raise conversion_error(graph, "written as an ONNX graph", error) from error

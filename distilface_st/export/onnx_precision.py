@@ -22,25 +22,16 @@ LARGE = 1024
 LINEAR = ("MatMul", "Gemm")
 """What a linear layer becomes."""
 
-_HALF_MAX = 65504.0
-
 
 def store_as_half(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Store large constants as float16; the graph computes in float32, and looks tables up before it widens them.
-
-    Args:
-        model: A float32 graph, changed in place.
-
-    Raises:
-        InputError: A weight beyond the range of float16.
-    """
+    """Store large constants as float16, in place; the graph computes in float32 and widens what it has looked up."""
     from onnx import TensorProto, helper, numpy_helper
 
     for initializer in list(model.graph.initializer):
         if initializer.data_type != TensorProto.FLOAT or np.prod(initializer.dims) < LARGE:
             continue
         values = numpy_helper.to_array(initializer)
-        if np.abs(values).max() > _HALF_MAX:
+        if np.abs(values).max() > np.finfo(np.float16).max:
             raise InputError(f"fp16 cannot hold the weights of {initializer.name}: use fp32 or int8.")
         name, stored = initializer.name, f"{initializer.name}_fp16"
         initializer.CopyFrom(numpy_helper.from_array(values.astype(np.float16), stored))
@@ -78,13 +69,7 @@ def float_matrices(model: onnx.ModelProto) -> list[onnx.TensorProto]:
 
 
 def quantize_rows(table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Symmetric int8 with a scale a row.
-
-    Args:
-        table: Shape (rows, d), float32.
-
-    Returns:
-        The rows, int8, and their scales, shape (rows, 1), float32; their product is the table, to half a scale.
+    """Symmetric int8 of a matrix (rows, d), and its scales, (rows, 1), float32: their product, to half a scale, is it.
 
     Example:
         >>> rows, scales = quantize_rows(np.array([[1.0, -2.0], [0.0, 0.0]], dtype=np.float32))
@@ -104,13 +89,8 @@ def round_to_int8(table: np.ndarray, scales: np.ndarray) -> np.ndarray:
 def quantize_dynamic(model: onnx.ModelProto, keep_in_float: Collection[str], reduce_range: bool) -> onnx.ModelProto:
     """Int8 weights a channel; activations are quantized while the graph runs, a batch's tensor with one scale.
 
-    Args:
-        model: A float32 graph, left as it is.
-        keep_in_float: Names of linear layers.
-        reduce_range: Use 7 bits of the weights, for processors whose 8-bit products saturate.
-
-    Returns:
-        The quantized graph.
+    The graph given, in float32, stays as it is. ``reduce_range`` uses 7 bits of the weights, for processors whose 8-bit
+    products saturate.
     """
     import onnx
     from onnxruntime.quantization import QuantType
@@ -135,9 +115,8 @@ def quantize_dynamic(model: onnx.ModelProto, keep_in_float: Collection[str], red
 def in_float(model: onnx.ModelProto, keep_in_float: Collection[str]) -> list[str]:
     """Matrix products that stay in float: those asked for, and what comes after the encoder, a row a sentence."""
     constants = {initializer.name for initializer in model.graph.initializer}
-    products = [node for node in model.graph.node if node.op_type in LINEAR and node.input[1] in constants]
-    keep = set(keep_in_float)
-    return [node.name for node in products if node.name.split("#")[0] in keep or not node.name.startswith("0.")]
+    names = [node.name for node in model.graph.node if node.op_type in LINEAR and node.input[1] in constants]
+    return [name for name in names if name.split("#")[0] in keep_in_float or not name.startswith("0.")]
 
 
 def _only_lookups(model: onnx.ModelProto, name: str) -> list[onnx.NodeProto] | None:

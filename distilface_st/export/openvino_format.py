@@ -53,12 +53,14 @@ class OpenVINOFormat(GraphFormat):
         model.validate_nodes_and_infer_types()
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, "model.xml")
-            _write(model, path)
+            openvino.save_model(model, str(path), compress_to_fp16=False)
             self._check(path)
         return model
 
     @override
     def _save(self, path: Path, keep_in_float: Collection[str]) -> None:
+        import openvino
+
         model, spec = self.base.clone(), self.spec
         excluded = _in_float(model, keep_in_float)
         if spec.static:
@@ -68,7 +70,7 @@ class OpenVINOFormat(GraphFormat):
             with quiet():  # weights with a scale a channel, embedding tables with a scale a row
                 scope = nncf.IgnoredScope(names=excluded)
                 model = nncf.compress_weights(model, mode=nncf.CompressWeightsMode.INT8_SYM, ignored_scope=scope)
-        _write(model, path, half=spec.precision == "fp16")
+        openvino.save_model(model, str(path), compress_to_fp16=spec.precision == "fp16")
 
     @override
     def _open(self, path: Path) -> Engine:
@@ -76,16 +78,8 @@ class OpenVINOFormat(GraphFormat):
         return ENGINES[self.runtime](path, options={"INFERENCE_PRECISION_HINT": "f32", **self.options})
 
 
-def _write(model: Any, path: Path, half: bool = False) -> None:
-    """Write ``path`` (.xml) and its weights beside it (.bin), in float16 where ``half``."""
-    import openvino
-
-    openvino.save_model(model, str(path), compress_to_fp16=half)
-
-
 def _in_float(model: Any, keep_in_float: Collection[str]) -> list[str]:
     """Matrix products that stay in float: those asked for, and what comes after the encoder, a row a sentence."""
     names = (op.get_friendly_name() for op in model.get_ops() if op.get_type_name() == "MatMul")
     layers = {name: match["layer"] for name in names if (match := _LINEAR.fullmatch(name))}
-    kept = set(keep_in_float)
-    return [name for name, layer in layers.items() if layer in kept or not layer.startswith("0.")]
+    return [name for name, layer in layers.items() if layer in keep_in_float or not layer.startswith("0.")]

@@ -11,7 +11,7 @@ import shutil
 import tempfile
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -37,23 +37,21 @@ from .sentence_graph import SentenceGraph
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Collection, Iterator
+    from collections.abc import Collection, Container
 
     import onnx
     from sentence_transformers import SentenceTransformer
 
     from ..inference.manifest import Manifest
 
+    Content = tuple[str, tuple[int, ...], bytes]
+    """A tensor by what it holds: its type, its shape and its bytes."""
+
 _AT_THE_TOP = (TOKENIZER, "modules.json", "config_sentence_transformers.json")
 _METADATA = {
     "distilface-packed": "value = int8 * scale; where the scale is a vector, the matrix is stored as (in, out)"
 }
 """One entry: more would come in an order that changes from run to run."""
-
-_SMALL = 512
-"""Bytes; constants of fewer stay in the graph, where shape inference may need them."""
-
-_DTYPES = {"F32": "float32", "I8": "int8"}
 
 
 def pack_model(
@@ -133,14 +131,9 @@ def int8_weights(model: SentenceTransformer) -> dict[str, np.ndarray]:
 
 
 def quantize_exactly(table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Symmetric int8 with a scale a row, such that quantizing the product again gives the same integers and scales.
+    """As :func:`quantize_rows`, such that quantizing the product again gives the same integers and scales.
 
-    Args:
-        table: Shape (rows, d), float32.
-
-    Returns:
-        The rows, int8, and their scales, shape (rows, 1), float32 of 16 significant bits, so that no product with an
-        integer up to 127 is rounded.
+    Scales are of 16 significant bits, so that no product with an integer up to 127 is rounded.
 
     Example:
         >>> rows, scales = quantize_exactly(np.array([[0.1, -0.3], [0.0, 0.0]], dtype=np.float32))
@@ -184,37 +177,15 @@ class PackedFormat(OnnxFormat):
         path.write_bytes(share_weights(model, path.with_name(WEIGHTS)).SerializeToString())
 
 
-class _Content(NamedTuple):
-    """A tensor, by what it holds."""
-
-    dtype: str
-    shape: tuple[int, ...]
-    raw: bytes
-
-    @classmethod
-    def of(cls, values: np.ndarray) -> _Content:
-        return cls(str(values.dtype), values.shape, values.tobytes())
-
-
-class _Place(NamedTuple):
-    """Where a tensor lies in a file, in bytes."""
-
-    offset: int
-    length: int
+def _content(values: np.ndarray) -> Content:
+    return str(values.dtype), values.shape, values.tobytes()
 
 
 def share_weights(model: onnx.ModelProto, weights: Path) -> onnx.ModelProto:
-    """Replace each constant that lies in a safetensors file, byte for byte, by a reference to it.
+    """Replace each constant that lies in a safetensors file, byte for byte, by a reference to it, in place.
 
     Matrices that are still in float (a ``Dense`` after pooling) are replaced by their int8 twins of the file, widened
-    in the graph.
-
-    Args:
-        model: A quantized graph, changed in place; it loses all that does not compute.
-        weights: The file, which is to lie beside the graph.
-
-    Raises:
-        InputError: A large matrix of the graph does not lie in the file.
+    in the graph. All that does not compute is removed.
     """
     from onnx import TensorProto, numpy_helper
 
@@ -223,42 +194,48 @@ def share_weights(model: onnx.ModelProto, weights: Path) -> onnx.ModelProto:
     inline = []
     for tensor in model.graph.initializer:
         values: np.ndarray = numpy_helper.to_array(tensor)
-        place = shared.get(_Content.of(values))
-        if place is not None and values.nbytes >= _SMALL:
+        place = shared.get(_content(values))
+        if place is not None and values.nbytes >= 512:  # shape inference may need smaller ones in the graph
             for field in ("raw_data", "float_data", "int32_data"):
                 tensor.ClearField(field)
             tensor.data_location = TensorProto.EXTERNAL
-            for key, value in {"location": weights.name, **place._asdict()}.items():
+            for key, value in zip(("location", "offset", "length"), (weights.name, *place), strict=True):
                 tensor.external_data.add(key=key, value=str(value))
         elif values.ndim == 2 and values.size >= LARGE and values.dtype in (np.int8, np.float32):
             inline.append(tensor.name)
     if inline:
         raise InputError(f"The graph cannot share the weights of {weights.name}: {', '.join(inline)} is not in it.")
-    _strip(model)
+    graph = model.graph
+    del graph.value_info[:]  # shapes, which the engine infers anyway
+    for thing in (model, graph, *graph.node, *graph.initializer, *graph.input, *graph.output):
+        thing.ClearField("doc_string")
+        del thing.metadata_props[:]
     return model
 
 
-def tensors_of(weights: Path) -> dict[_Content, _Place]:
-    """Where the float32 and int8 tensors of a safetensors file lie."""
+def tensors_of(weights: Path) -> dict[Content, tuple[int, int]]:
+    """Where the float32 and int8 tensors of a safetensors file lie: the offset and the length of each, in bytes."""
     content = weights.read_bytes()
     begin = 8 + int.from_bytes(content[:8], "little")
+    dtypes = {"F32": "float32", "I8": "int8"}
     found = {}
     for name, entry in json.loads(content[8:begin]).items():
-        if name == "__metadata__" or entry["dtype"] not in _DTYPES:
-            continue
-        start, end = (begin + offset for offset in entry["data_offsets"])
-        key = _Content(_DTYPES[entry["dtype"]], tuple(entry["shape"]), content[start:end])
-        found[key] = _Place(start, end - start)
+        if name != "__metadata__" and entry["dtype"] in dtypes:
+            start, end = (begin + offset for offset in entry["data_offsets"])
+            found[dtypes[entry["dtype"]], tuple(entry["shape"]), content[start:end]] = start, end - start
     return found
 
 
-def _widen_in_the_graph(model: onnx.ModelProto, shared: dict[_Content, _Place]) -> None:
+def _widen_in_the_graph(model: onnx.ModelProto, shared: Container[Content]) -> None:
     """Replace float matrices by their int8 twins in the file, where it has them, and a multiplication."""
     from onnx import TensorProto, helper, numpy_helper
 
     for tensor in float_matrices(model):
-        twins = _int8_twins(numpy_helper.to_array(tensor))
-        twin = next(((stored, scale) for stored, scale in twins if _Content.of(stored) in shared), None)
+        matrix = numpy_helper.to_array(tensor)
+        columns, scales = quantize_rows(np.ascontiguousarray(matrix.T))
+        # A linear layer's has a scale a column, a table's a scale a row.
+        twins = [(np.ascontiguousarray(columns.T), scales[:, 0]), quantize_rows(matrix)]
+        twin = next(((stored, scale) for stored, scale in twins if _content(stored) in shared), None)
         if twin is None:
             continue
         name, (stored, scale) = tensor.name, twin
@@ -268,19 +245,3 @@ def _widen_in_the_graph(model: onnx.ModelProto, shared: dict[_Content, _Place]) 
         scaled = helper.make_node("Mul", [f"{name}_cast", f"{name}_scale"], [name], f"{name}_wide")
         model.graph.node.insert(0, scaled)
         model.graph.node.insert(0, cast)
-
-
-def _int8_twins(matrix: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """A matrix in int8 with its scales: a scale a column, as of a linear layer, and a scale a row, as of a table."""
-    columns, scales = quantize_rows(np.ascontiguousarray(matrix.T))
-    yield np.ascontiguousarray(columns.T), scales[:, 0]
-    yield quantize_rows(matrix)
-
-
-def _strip(model: onnx.ModelProto) -> None:
-    """Remove what does not compute: notes, and shapes that the engine infers anyway."""
-    graph = model.graph
-    del graph.value_info[:]
-    for thing in (model, graph, *graph.node, *graph.initializer, *graph.input, *graph.output):
-        thing.ClearField("doc_string")
-        del thing.metadata_props[:]

@@ -27,13 +27,9 @@ _EXPORTABLE = (Pooling, WeightedLayerPooling, Dense, Normalize, LayerNorm, Dropo
 
 
 class SentenceGraph(nn.Module):
-    """All modules of a model in one forward pass.
+    """All modules of a model (a transformer encoder and poolings, dense layers, ...) in one forward pass.
 
-    Args:
-        model: A model of a transformer encoder and poolings, dense layers or normalizations. It stays as it is.
-
-    Raises:
-        InputError: Another kind of first module, or a module that has no place in a graph.
+    The model stays as it is; one with a module that has no place in a graph is an :class:`InputError`.
     """
 
     def __init__(self, model: SentenceTransformer) -> None:
@@ -63,15 +59,9 @@ class SentenceGraph(nn.Module):
         return cast("Any", self.parts[0]).model
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, prompt_length: Tensor | None = None) -> Tensor:
-        """Embed a batch.
+        """Embed a batch: from ids and mask, each (batch, tokens), int64, to (batch, d), float32.
 
-        Args:
-            input_ids: Shape (batch, tokens), int64.
-            attention_mask: The same shape and type.
-            prompt_length: Tokens at the beginning that pooling leaves out, a scalar; where not ``include_prompt``.
-
-        Returns:
-            Shape (batch, d), float32.
+        Where not ``include_prompt``, pooling leaves out the first ``prompt_length`` tokens, a scalar.
         """
         self._prompt_length = prompt_length
         features: dict[str, Any] = {"input_ids": input_ids, "attention_mask": attention_mask}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ import numpy as np
 
 from ..errors import InputError
 from ..pretrained import resolve_name
+from ..utils.chunks import chunked
 from ..utils.files import read_json
 from .engines import batch_feeds, open_engine
 from .manifest import read_manifest
@@ -20,12 +22,10 @@ from .tokenization import SentenceTokenizer, check_sentences
 if TYPE_CHECKING:
     import os
     from collections.abc import Iterator, Mapping, Sequence
+    from contextlib import AbstractContextManager
 
 _CHUNK = 512
 """Sentences tokenized at once, while the graph runs the chunk before."""
-
-_DOCUMENT_PROMPTS = ("document", "passage", "corpus")
-"""Names of a prompt for documents, in the order in which sentence-transformers looks for them."""
 
 
 class EdgeEncoder:
@@ -48,7 +48,7 @@ class EdgeEncoder:
 
     Attributes:
         folder: Where the model lies.
-        manifest: What it says of itself.
+        manifest: What it says of itself, a :class:`distilface_st.Manifest`.
         prompts: The model's prompts, by name.
         default_prompt_name: The prompt used where none is named, if any.
         truncate_dim: How many of the dimensions ``encode`` keeps by default; ``None`` for all.
@@ -79,7 +79,10 @@ class EdgeEncoder:
         self.manifest = read_manifest(self.folder)
         self._tokenizer = SentenceTokenizer(self.folder, self.manifest)
         self._engine = open_engine(self.folder, runtime, threads, providers, options, self.manifest, device)
-        settings = _settings(self.folder)
+        try:
+            settings = read_json(self.folder / "config_sentence_transformers.json")
+        except FileNotFoundError:
+            settings = {}
         self.prompts: dict[str, str] = settings.get("prompts") or {}
         self.default_prompt_name: str | None = settings.get("default_prompt_name")
         self.truncate_dim: int | None = settings.get("truncate_dim")
@@ -152,12 +155,26 @@ class EdgeEncoder:
             TypeError: An argument that is none of these.
         """
         if mteb:
-            return self._encode_for_mteb(inputs, mteb, batch_size, show_progress_bar)
+            if unknown := set(mteb) - {"task_metadata", "hf_split", "hf_subset", "prompt_type", "num_proc"}:
+                raise TypeError(f"encode() got an unexpected keyword argument {min(unknown)!r}")
+            from mteb.models import SentenceTransformerEncoderWrapper
+
+            wrapper: Any = SentenceTransformerEncoderWrapper
+            return wrapper(self).encode(inputs, **mteb, batch_size=batch_size, show_progress_bar=show_progress_bar)
         prompt = self._prompt(prompt, prompt_name)
-        dimension = self._dimension(truncate_dim)
-        _check(output_value, batch_size, batch_tokens)
-        if isinstance(inputs, str):
-            embeddings = self._one(inputs, prompt)[:, :dimension].copy()
+        dimension = next(size for size in (truncate_dim, self.truncate_dim, self.dimension) if size is not None)
+        if not 1 <= dimension <= self.dimension:
+            raise InputError(f"truncate_dim is {dimension}: the model has {self.dimension} dimensions.")
+        if output_value != "sentence_embedding":
+            raise InputError(f"output_value is {output_value!r}: an exported model gives sentence_embedding alone.")
+        for name, value in (("batch_size", batch_size), ("batch_tokens", batch_tokens)):
+            if value is not None and value < 1:
+                raise InputError(f"{name} is {value}: it must be at least 1.")
+        is_one = isinstance(inputs, str)
+        if is_one:  # spared the threads that a list is worth
+            ids = np.array([self._tokenizer.ids_of_one(prompt + inputs if prompt else inputs)], dtype=np.int64)
+            feeds = batch_feeds(ids, None, self.manifest, self._prompt_length(prompt))
+            embeddings = self._engine.run(feeds)[:, :dimension].copy()
         else:
             embeddings = self._many(list(inputs), prompt, dimension, batch_size, batch_tokens, bool(show_progress_bar))
         if normalize_embeddings:
@@ -166,7 +183,12 @@ class EdgeEncoder:
             from sentence_transformers.util.quantization import quantize_embeddings
 
             embeddings = np.asarray(quantize_embeddings(embeddings, precision))  # type: ignore[arg-type]
-        return _as_asked(embeddings, isinstance(inputs, str), convert_to_numpy, convert_to_tensor)
+        if convert_to_tensor or not convert_to_numpy:
+            import torch
+
+            tensor = torch.from_numpy(embeddings)
+            return tensor[0] if is_one else tensor if convert_to_tensor else list(tensor)
+        return embeddings[0] if is_one else embeddings
 
     def encode_query(
         self, inputs: Any, prompt_name: str | None = None, prompt: str | None = None, **options: Any
@@ -178,7 +200,8 @@ class EdgeEncoder:
         self, inputs: Any, prompt_name: str | None = None, prompt: str | None = None, **options: Any
     ) -> Any:
         """Embed documents: :meth:`encode` with the prompt named ``document`` (or ``passage``, ``corpus``), if any."""
-        return self.encode(inputs, prompt_name or self._first_prompt(_DOCUMENT_PROMPTS, prompt), prompt, **options)
+        names = ("document", "passage", "corpus")  # in the order in which sentence-transformers looks for them
+        return self.encode(inputs, prompt_name or self._first_prompt(names, prompt), prompt, **options)
 
     def similarity(self, embeddings1: Any, embeddings2: Any) -> Any:
         """How alike embeddings are by the model's own similarity function.
@@ -229,20 +252,6 @@ class EdgeEncoder:
             }
         )
 
-    def _encode_for_mteb(
-        self, inputs: Any, mteb: dict[str, Any], batch_size: int | None, show_progress_bar: bool | None
-    ) -> Any:
-        if unknown := set(mteb) - {"task_metadata", "hf_split", "hf_subset", "prompt_type", "num_proc"}:
-            raise TypeError(f"encode() got an unexpected keyword argument {min(unknown)!r}")
-        from mteb.models import SentenceTransformerEncoderWrapper
-
-        wrapper: Any = SentenceTransformerEncoderWrapper
-        return wrapper(self).encode(inputs, **mteb, batch_size=batch_size, show_progress_bar=show_progress_bar)
-
-    def _one(self, sentence: str, prompt: str) -> np.ndarray:
-        ids = np.array([self._tokenizer.ids_of_one(prompt + sentence if prompt else sentence)], dtype=np.int64)
-        return self._engine.run(batch_feeds(ids, None, self.manifest, self._prompt_length(prompt)))
-
     def _many(
         self,
         sentences: list[str],
@@ -255,19 +264,24 @@ class EdgeEncoder:
         check_sentences(sentences)
         embeddings = np.empty((len(sentences), dimension), dtype=np.float32)
         prompt_length = self._prompt_length(prompt)
-        with _progress_bar(len(sentences), show_progress_bar) as bar:
+        progress: AbstractContextManager[Any] = nullcontext()
+        if show_progress_bar:
+            from tqdm.auto import tqdm  # type: ignore[import-untyped]
+
+            progress = tqdm(total=len(sentences), desc="Sentences")
+        with progress as bar:
             for rows, ids in self._batches(sentences, prompt, batch_size, batch_tokens):
                 feeds = batch_feeds(*self._tokenizer.pad(ids), self.manifest, prompt_length)
                 embeddings[rows] = self._engine.run(feeds)[:, :dimension]
-                bar.update(len(rows))
+                if bar is not None:
+                    bar.update(len(rows))
         return embeddings
 
     def _batches(
         self, sentences: list[str], prompt: str, batch_size: int | None, batch_tokens: int
     ) -> Iterator[tuple[list[int], list[list[int]]]]:
         """Row numbers and token ids of each batch, from long to short."""
-        order = sorted(range(len(sentences)), key=lambda row: -len(sentences[row]))
-        chunks = [order[start : start + _CHUNK] for start in range(0, len(order), _CHUNK)]
+        chunks = list(chunked(sorted(range(len(sentences)), key=lambda row: -len(sentences[row])), _CHUNK))
 
         def tokenize(chunk: list[int]) -> list[list[int]]:
             return self._tokenizer.ids([prompt + sentences[row] if prompt else sentences[row] for row in chunk])
@@ -297,12 +311,6 @@ class EdgeEncoder:
     def _prompt_length(self, prompt: str) -> int:
         return self._tokenizer.prompt_length(prompt) if prompt and not self.manifest.include_prompt else 0
 
-    def _dimension(self, truncate_dim: int | None) -> int:
-        wanted = next(size for size in (truncate_dim, self.truncate_dim, self.dimension) if size is not None)
-        if not 1 <= wanted <= self.dimension:
-            raise InputError(f"truncate_dim is {wanted}: the model has {self.dimension} dimensions.")
-        return wanted
-
 
 def _cut(
     order: list[int], ids: list[list[int]], batch_tokens: int, batch_size: int | None = None
@@ -313,47 +321,3 @@ def _cut(
         end = start + min(max(1, batch_tokens // len(ids[order[start]])), batch_size or len(order))
         yield order[start:end]
         start = end
-
-
-def _check(output_value: str | None, batch_size: int | None, batch_tokens: int) -> None:
-    if output_value != "sentence_embedding":
-        raise InputError(f"output_value is {output_value!r}: an exported model gives sentence_embedding alone.")
-    for name, value in (("batch_size", batch_size), ("batch_tokens", batch_tokens)):
-        if value is not None and value < 1:
-            raise InputError(f"{name} is {value}: it must be at least 1.")
-
-
-def _progress_bar(total: int, shown: bool) -> Any:
-    if not shown:
-        return _Silent()
-    from tqdm.auto import tqdm  # type: ignore[import-untyped]
-
-    return tqdm(total=total, desc="Sentences")
-
-
-class _Silent:
-    """A progress bar that shows nothing."""
-
-    def __enter__(self) -> _Silent:
-        return self
-
-    def __exit__(self, *_: object) -> None: ...
-
-    def update(self, n: int) -> None:
-        """Show nothing."""
-
-
-def _as_asked(embeddings: np.ndarray, is_one: bool, convert_to_numpy: bool, convert_to_tensor: bool) -> Any:
-    if convert_to_tensor or not convert_to_numpy:
-        import torch
-
-        tensor = torch.from_numpy(embeddings)
-        return tensor[0] if is_one else tensor if convert_to_tensor else list(tensor)
-    return embeddings[0] if is_one else embeddings
-
-
-def _settings(folder: Path) -> dict[str, Any]:
-    try:
-        return read_json(folder / "config_sentence_transformers.json")
-    except FileNotFoundError:
-        return {}

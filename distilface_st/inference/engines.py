@@ -8,7 +8,7 @@ import time
 import warnings
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import numpy as np
 
@@ -27,8 +27,6 @@ RUNTIMES = ("onnxruntime", "openvino")
 EXTRAS = {"onnxruntime": "onnx", "openvino": "openvino"}
 """The extra of this package that brings each."""
 
-_CALIBRATION_ROUNDS = 3
-
 
 class Engine(Protocol):
     """A graph that is ready to run, from any thread."""
@@ -40,18 +38,7 @@ class Engine(Protocol):
 
 
 class OnnxRuntimeEngine:
-    """A graph in onnxruntime.
-
-    Args:
-        path: The ``.onnx`` file.
-        threads: Processor threads; by default one for each physical core.
-        providers: Execution providers, best first; by default the CPU's.
-        options: Entries of onnxruntime's session configuration.
-        device: OpenVINO's; providers say where onnxruntime runs.
-
-    Raises:
-        InputError: A graph that onnxruntime cannot open, or a provider that this build does not have.
-    """
+    """A graph in onnxruntime: an ``.onnx`` file. The arguments are those of :func:`open_engine`."""
 
     runtime = "onnxruntime"
 
@@ -67,11 +54,10 @@ class OnnxRuntimeEngine:
 
         if device is not None:
             raise InputError(f"device is {device!r}, which is OpenVINO's: onnxruntime takes providers.")
-        wanted = list(providers or ["CPUExecutionProvider"])
-        missing = [name for name in wanted if name not in onnxruntime.get_available_providers()]
-        if missing:
-            available = ", ".join(onnxruntime.get_available_providers())
-            raise InputError(f"onnxruntime has no provider {', '.join(missing)} here; it has {available}.")
+        wanted, available = list(providers or ["CPUExecutionProvider"]), onnxruntime.get_available_providers()
+        if missing := [name for name in wanted if name not in available]:
+            has = ", ".join(available)
+            raise InputError(f"onnxruntime has no provider {', '.join(missing)} here; it has {has}.")
         settings = onnxruntime.SessionOptions()
         settings.intra_op_num_threads = threads or 0
         for key, value in (options or {}).items():
@@ -83,22 +69,14 @@ class OnnxRuntimeEngine:
 
     def run(self, feeds: dict[str, np.ndarray]) -> np.ndarray:
         """Embeddings of a batch, shape (rows, d), float32."""
-        embeddings: np.ndarray = self._session.run(None, feeds)[0]
-        return embeddings
+        return cast("np.ndarray", self._session.run(None, feeds)[0])
 
 
 class OpenVINOEngine:
-    """A graph in OpenVINO, compiled for low latency: on few cores that is the best throughput, too.
+    """A graph in OpenVINO (an ``.xml`` file), compiled for low latency: on few cores that is the best throughput, too.
 
-    Args:
-        path: The ``.xml`` file, its weights beside it.
-        threads: Processor threads; by default all.
-        providers: onnxruntime's; the first is taken for the device, with a warning, as version 0.1 had it.
-        options: OpenVINO's compilation properties, such as ``{"INFERENCE_PRECISION_HINT": "f32"}``.
-        device: OpenVINO's device; by default ``CPU``.
-
-    Raises:
-        InputError: A graph that OpenVINO cannot compile, or a device or property that it does not have.
+    The arguments are those of :func:`open_engine`; the first of ``providers`` is taken for the device, with a warning,
+    as version 0.1 had it.
     """
 
     runtime = "openvino"
@@ -132,14 +110,11 @@ class OpenVINOEngine:
         if request is None:
             request = self._local.request = self._graph.create_infer_request()
         request.infer(feeds, share_inputs=True, share_outputs=True)
-        embeddings: np.ndarray = request.get_output_tensor(0).data
-        return embeddings
+        return cast("np.ndarray", request.get_output_tensor(0).data)
 
 
-ENGINES: dict[str, type[OnnxRuntimeEngine | OpenVINOEngine]] = {
-    "onnxruntime": OnnxRuntimeEngine,
-    "openvino": OpenVINOEngine,
-}
+ENGINES: dict[str, type[OnnxRuntimeEngine | OpenVINOEngine]]
+ENGINES = {engine.runtime: engine for engine in (OnnxRuntimeEngine, OpenVINOEngine)}
 
 
 def open_engine(
@@ -158,26 +133,38 @@ def open_engine(
         runtime: ``onnxruntime`` or ``openvino``; ``auto`` times those that can run here and takes the faster one. By
             default the folder's only graph, or of two the one that :func:`default_runtime` names.
         threads: Processor threads; by default all cores.
-        providers: onnxruntime's execution providers, best first.
-        options: Settings of the engine; not with ``auto``.
+        providers: onnxruntime's execution providers, best first; by default the CPU's.
+        options: Settings of the engine, not with ``auto``: onnxruntime's session configuration, or OpenVINO's
+            compilation properties such as ``{"INFERENCE_PRECISION_HINT": "f32"}``.
         manifest: The folder's manifest, where it has been read.
-        device: OpenVINO's device.
-
-    Returns:
-        The engine, ready to run.
+        device: OpenVINO's device; by default ``CPU``.
 
     Raises:
         InputError: A runtime that does not exist or that the folder has no graph for; damaged files.
         MissingExtraError: The runtime is not installed.
     """
-    manifest = manifest or read_manifest(folder)
-    settings: dict[str, Any] = {"threads": threads, "providers": providers, "options": options, "device": device}
+    known = manifest or read_manifest(folder)
+
+    def open_one(runtime: str) -> Engine:
+        if runtime not in RUNTIMES:
+            raise InputError(f"There is no runtime {runtime!r}: choose from {', '.join(RUNTIMES)} or auto.")
+        if runtime not in known.graphs:
+            raise InputError(f"{folder} has no graph for {runtime}, only for {', '.join(known.graphs)}: export one.")
+        if threads is not None and threads < 1:
+            raise InputError(f"threads is {threads}: it must be at least 1.")
+        if find_spec(runtime) is None:
+            raise MissingExtraError(f"Running {folder}", EXTRAS[runtime])
+        graph = known.graphs[runtime]
+        check_files(folder, graph)
+        path = Path(folder, GRAPH_FILES[runtime][0])
+        return ENGINES[runtime](path, threads, providers, {**graph.options, **(options or {})}, device)
+
     if runtime == "auto":
-        candidates = [name for name in manifest.graphs if find_spec(name) is not None]
+        candidates = [name for name in known.graphs if find_spec(name) is not None]
         if len(candidates) > 1:
-            return _fastest([_open(folder, manifest, name, **settings) for name in candidates], manifest)
+            return _fastest([open_one(name) for name in candidates], known)
         runtime = candidates[0] if candidates else None
-    return _open(folder, manifest, runtime or default_runtime(manifest), **settings)
+    return open_one(runtime or default_runtime(known))
 
 
 def default_runtime(manifest: Manifest) -> str:
@@ -193,35 +180,12 @@ def default_runtime(manifest: Manifest) -> str:
     return next(name for name in preferred if name in (installed or manifest.graphs))
 
 
-def _open(
-    folder: str | os.PathLike[str],
-    manifest: Manifest,
-    runtime: str,
-    *,
-    threads: int | None,
-    options: Mapping[str, Any] | None,
-    **where: Any,
-) -> Engine:
-    if runtime not in RUNTIMES:
-        raise InputError(f"There is no runtime {runtime!r}: choose from {', '.join(RUNTIMES)} or auto.")
-    if runtime not in manifest.graphs:
-        raise InputError(f"{folder} has no graph for {runtime}, only for {', '.join(manifest.graphs)}: export one.")
-    if threads is not None and threads < 1:
-        raise InputError(f"threads is {threads}: it must be at least 1.")
-    if find_spec(runtime) is None:
-        raise MissingExtraError(f"Running {folder}", EXTRAS[runtime])
-    graph = manifest.graphs[runtime]
-    check_files(folder, graph)
-    path = Path(folder, GRAPH_FILES[runtime][0])
-    return ENGINES[runtime](path, threads, options={**graph.options, **(options or {})}, **where)
-
-
 def _fastest(engines: list[Engine], manifest: Manifest) -> Engine:
     """The engine that is fastest at a batch of 16 x 32 tokens and at a single row, both of the same weight."""
     rng = np.random.default_rng(0)
     batches = [batch_feeds(rng.integers(0, 100, (rows, 32)), None, manifest, 0) for rows in (16, 1)]
     best = np.full((len(engines), len(batches)), np.inf)
-    for _ in range(_CALIBRATION_ROUNDS + 1):
+    for _ in range(4):  # the first round warms up
         for row, engine in zip(best, engines, strict=True):
             for index, feeds in enumerate(batches):
                 start = time.perf_counter()

@@ -98,12 +98,7 @@ def is_export(folder: str | os.PathLike[str]) -> bool:
 
 
 def read_manifest(folder: str | os.PathLike[str]) -> Manifest:
-    """Read and check ``export.json``.
-
-    Raises:
-        InputError: No such folder or file, a damaged one, one of a later version of this package, or a graph that names
-            other files than its own.
-    """
+    """Read and check ``export.json``; one that is missing, damaged or of a later version is an :class:`InputError`."""
     path = Path(folder, MANIFEST)
     if not Path(folder).is_dir():
         raise InputError(f"{folder}: no such folder.")
@@ -126,9 +121,10 @@ def read_manifest(folder: str | os.PathLike[str]) -> Manifest:
 
 def _is_sound(manifest: Manifest) -> bool:
     numbers = (manifest.dimension, manifest.max_seq_length, manifest.pad_token_id)
+    packed = {"onnxruntime": ("model.onnx", WEIGHTS)}
     return (
         bool(manifest.graphs)
-        and all(tuple(graph.files) in _allowed_files(name) for name, graph in manifest.graphs.items())
+        and all(tuple(graph.files) in (GRAPH_FILES[name], packed.get(name)) for name, graph in manifest.graphs.items())
         and all({"bytes", "sha256"} <= set(e) for graph in manifest.graphs.values() for e in graph.files.values())
         and all(isinstance(number, int) and number >= 0 for number in numbers)
         and manifest.max_seq_length > 0
@@ -136,30 +132,13 @@ def _is_sound(manifest: Manifest) -> bool:
     )
 
 
-def _allowed_files(runtime: str) -> tuple[tuple[str, ...], ...]:
-    files = GRAPH_FILES[runtime]
-    return (files, (*files, WEIGHTS)) if runtime == "onnxruntime" else (files,)
-
-
 def check_files(folder: str | os.PathLike[str], graph: Graph, names: Collection[str] | None = None) -> None:
-    """Compare a graph's files with their sizes and checksums: a damaged graph may run and give wrong numbers.
-
-    Args:
-        folder: An exported folder.
-        graph: The graph.
-        names: Which of its files; by default all.
-
-    Raises:
-        InputError: A file is missing, or is not the one that was exported.
-    """
-    for name, expected in graph.files.items():
-        if names is not None and name not in names:
-            continue
-        path = Path(folder, name)
+    """Compare a graph's files, or some, with their sizes and checksums: a damaged one may give wrong numbers."""
+    for name in graph.files if names is None else graph.files.keys() & set(names):
+        path, expected = Path(folder, name), graph.files[name]
         if not path.is_file():
             raise InputError(f"{path} is missing: export the model again.")
-        size = path.stat().st_size
-        if size != expected["bytes"]:
+        if (size := path.stat().st_size) != expected["bytes"]:
             raise InputError(f"{path} is damaged: {size:,} bytes instead of {expected['bytes']:,}; export it again.")
         if sha256(path) != expected["sha256"]:
             raise InputError(f"{path} is damaged: its SHA-256 is not the one in {MANIFEST}; export the model again.")

@@ -12,18 +12,9 @@ SIMILARITY_FUNCTIONS = ("cosine", "dot", "euclidean", "manhattan")
 
 
 def similarity(embeddings1: Any, embeddings2: Any, name: str = "cosine") -> Any:
-    """The similarity of each row of one with each row of the other.
+    """The similarity, (n, m), of each row of one, (n, d) or (d,), with each row of the other, (m, d) or (d,).
 
-    Args:
-        embeddings1: Shape (n, d), or (d,) for one row; arrays or torch tensors.
-        embeddings2: Shape (m, d), likewise.
-        name: ``cosine``, ``dot``, ``euclidean`` or ``manhattan``; the last two are negative distances.
-
-    Returns:
-        Shape (n, m), of the first argument's kind.
-
-    Raises:
-        InputError: There is no such function.
+    Both are arrays or torch tensors, the result is of the first's kind. Euclidean and manhattan are negative distances.
 
     Example:
         >>> similarity(np.array([[1.0, 0.0]]), np.array([[0.0, 2.0], [3.0, 0.0]])).tolist()

@@ -21,15 +21,7 @@ TOKENIZER = "tokenizer.json"
 
 
 class SentenceTokenizer:
-    """The tokenizer of an exported folder: text in, token ids out, cut at the longest input and not padded.
-
-    Args:
-        folder: An exported folder.
-        manifest: Its manifest.
-
-    Raises:
-        InputError: The folder has no tokenizer, or a damaged one.
-    """
+    """The tokenizer of an exported folder: text in, token ids out, cut at the longest input and not padded."""
 
     def __init__(self, folder: str | os.PathLike[str], manifest: Manifest) -> None:
         path = Path(folder, TOKENIZER)
@@ -42,17 +34,12 @@ class SentenceTokenizer:
         self.tokenizer.no_padding()
         self._pad = manifest.pad_token_id
         self._left = manifest.padding_side == "left"
-        self._limit = manifest.max_seq_length
-        self.max_seq_length = self._limit
+        self._limit = self.max_seq_length = manifest.max_seq_length
         self._uncut: Tokenizer | None = None
 
     @property
     def max_seq_length(self) -> int:
-        """Longest input in tokens, special ones included; text is cut there. It can be set lower than the model's.
-
-        Raises:
-            InputError: A length that the model does not take.
-        """
+        """Longest input in tokens, special ones included; text is cut there. It can be set lower than the model's."""
         return self._max_seq_length
 
     @max_seq_length.setter
@@ -63,11 +50,7 @@ class SentenceTokenizer:
         self.tokenizer.enable_truncation(value)
 
     def ids(self, sentences: Sequence[str]) -> list[list[int]]:
-        """Token ids of each sentence, special tokens included.
-
-        Raises:
-            InputError: Something that is not a string, or a string that is not valid Unicode.
-        """
+        """Token ids of each sentence, special tokens included."""
         try:
             return [encoding.ids for encoding in self.tokenizer.encode_batch_fast(sentences)]
         except TypeError as error:
@@ -106,11 +89,7 @@ class SentenceTokenizer:
 
 
 def check_sentences(sentences: Sequence[object]) -> None:
-    """Refuse what the tokenizer would not take, or would take for a pair.
-
-    Raises:
-        InputError: Something that is not a string, or a string that is not valid Unicode.
-    """
+    """Refuse what the tokenizer would not take, or would take for a pair: no string, or one of invalid Unicode."""
     for number, sentence in enumerate(sentences):
         if not isinstance(sentence, str):
             raise InputError(f"Sentence {number} is of type {type(sentence).__name__}: only strings can be encoded.")

@@ -22,12 +22,9 @@ if TYPE_CHECKING:
 
     from ..modules.multi_layer_pooling import LayerReduction, LayerSelection
 
-DEFAULT_ENCODER = "distilbert-base-uncased"
-"""The paper's encoder, on the Hub."""
-
 
 def build_model(
-    encoder: str | os.PathLike[str] | SentenceTransformer = DEFAULT_ENCODER,
+    encoder: str | os.PathLike[str] | SentenceTransformer = "distilbert-base-uncased",
     layers: LayerSelection | Sequence[int] = "last_four",
     layer_reduction: LayerReduction = "mean",
     pooling_mode: str | tuple[str, ...] = "mean",
@@ -40,7 +37,8 @@ def build_model(
     Args:
         encoder: A Hub name or a local folder of a BERT-like encoder, or of a sentence-transformers model; a shipped
             model's name or ``bundled``; or a ``SentenceTransformer``, which stays as it is. From all but the first the
-            length limit, prompts and the prompt's part in pooling are kept; modules after the pooling are not.
+            length limit, prompts and the prompt's part in pooling are kept; modules after the pooling are not. By
+            default the paper's.
         layers: Hidden states to pool, see :func:`distilface_st.modules.multi_layer_pooling.resolve_layers`.
         layer_reduction: ``mean``, ``max`` or ``concat`` over the layers.
         pooling_mode: Token pooling: ``mean``, ``max``, ``cls``, ... or a tuple of modes.
@@ -62,7 +60,6 @@ def build_model(
     """
     source = _open(encoder)
     transformer = cast("Transformer", source[0])
-    include_prompt = all(module.include_prompt for module in source if isinstance(module, Pooling))
     try:
         pooling = MultiLayerPooling(
             transformer.get_embedding_dimension(),
@@ -70,7 +67,7 @@ def build_model(
             layers=layers,
             layer_reduction=layer_reduction,
             pooling_mode=pooling_mode,
-            include_prompt=include_prompt,
+            include_prompt=all(module.include_prompt for module in source if isinstance(module, Pooling)),
         )
     except ValueError as error:
         raise InputError(str(error)) from error
@@ -138,19 +135,16 @@ def _open(encoder: str | os.PathLike[str] | SentenceTransformer) -> SentenceTran
     if load_file_path(name, "modules.json") is not None:
         model = load_model(name, device="cpu")
     else:
-        model = SentenceTransformer(modules=[_open_transformer(name)], device="cpu")
+        try:
+            transformer = Transformer(name, model_kwargs={"use_safetensors": True})
+        except (OSError, ValueError) as error:
+            raise InputError(f"Cannot open {name} as a transformer encoder: {error}") from error
+        model = SentenceTransformer(modules=[transformer], device="cpu")
     if not isinstance(model[0], Transformer):
         raise InputError(f"{encoder} does not begin with a transformer encoder, but with {type(model[0]).__name__}.")
     if not os.path.isdir(name):
         model.model_card_data.base_model = name
     return model
-
-
-def _open_transformer(name: str) -> Transformer:
-    try:
-        return cast("Transformer", Transformer(name, model_kwargs={"use_safetensors": True}))
-    except (OSError, ValueError) as error:
-        raise InputError(f"Cannot open {name} as a transformer encoder: {error}") from error
 
 
 @torch.no_grad()

@@ -27,9 +27,6 @@ if TYPE_CHECKING:
 TORCH = "torch"
 """The runtime that is none of an exported graph's."""
 
-_LONGEST = 512
-"""Tokens of an encoder that does not say how many it reads."""
-
 
 class Encoder(Protocol):
     """Anything that encodes sentences as ``SentenceTransformer`` does."""
@@ -56,7 +53,6 @@ def open_encoder(
 
     Raises:
         InputError: As :func:`distilface_st.load_model`.
-        MissingExtraError: The runtime is not installed.
     """
     if needs_torch(name, device, runtime):
         from .load import load_model
@@ -92,26 +88,19 @@ def unit_embeddings(
     show_progress_bar: bool = False,
     **options: Any,
 ) -> np.ndarray:
-    """Embeddings of length 1, the way every room asks for them.
+    """Embeddings of length 1, the way every room asks for them: shape (texts, d), float32; zeros stay zeros.
 
-    Args:
-        encoder: The encoder, with its own length limit and prompts.
-        texts: The texts.
-        kind: What they are; decides which of the encoder's prompts goes before them.
-        batch_size: Sentences in one forward pass. An ``EdgeEncoder`` cuts its own batches, by tokens.
-        show_progress_bar: Whether the encoder shows its progress.
-        **options: More arguments of the encoder's own.
-
-    Returns:
-        Shape (texts, d), float32, row i for text i; an embedding of zeros stays one.
+    ``kind`` decides which of the encoder's prompts goes before the texts; ``batch_size`` is for all but an
+    ``EdgeEncoder``, which cuts its own batches, by tokens; ``options`` are more arguments of the encoder's own.
 
     Raises:
         InputError: An embedding is not finite.
     """
     encode: Any = encoder.encode if kind is None else getattr(encoder, f"encode_{kind}", encoder.encode)
-    if not isinstance(encoder, EdgeEncoder):
+    is_edge = isinstance(encoder, EdgeEncoder)
+    if not is_edge:
         options["batch_size"] = batch_size
-    if isinstance(encoder, EdgeEncoder) and len(texts) == 1:
+    if is_edge and len(texts) == 1:
         rows = encode(texts[0], **options)[None]  # a lone text is spared the threads that a list is worth
     else:
         rows = encode(list(texts), show_progress_bar=show_progress_bar, convert_to_numpy=True, **options)
@@ -131,19 +120,9 @@ def unit_embeddings(
 def distinct_embeddings(
     encoder: Encoder, sentences: Iterable[str], batch_size: int, show_progress_bar: bool = False
 ) -> tuple[dict[str, int], np.ndarray]:
-    """Encode each distinct sentence once, in one pass, for cosine similarity.
+    """Encode each distinct sentence once, for cosine similarity, and refuse an embedding of zeros, which has none.
 
-    Args:
-        encoder: The encoder.
-        sentences: Sentences; repeated ones cost nothing.
-        batch_size: See :func:`unit_embeddings`.
-        show_progress_bar: See there.
-
-    Returns:
-        The row of each sentence, and rows of length 1, shape (distinct sentences, d), float32.
-
-    Raises:
-        InputError: An embedding is zero, so that its cosine is undefined, or not finite.
+    Returns the row of each sentence, and rows of length 1, shape (distinct sentences, d), float32.
     """
     rows = {sentence: row for row, sentence in enumerate(dict.fromkeys(sentences))}
     texts = list(rows)
@@ -163,8 +142,8 @@ def embedding_dimension(encoder: Encoder) -> int:
 
 
 def longest_input(encoder: Encoder) -> int:
-    """Tokens that an encoder reads at most, special ones included."""
-    return int(getattr(encoder, "max_seq_length", None) or _LONGEST)
+    """Tokens that an encoder reads at most, special ones included; 512 of one that does not say."""
+    return int(getattr(encoder, "max_seq_length", None) or 512)
 
 
 def token_counts(encoder: Encoder, texts: Sequence[str]) -> list[int]:

@@ -32,35 +32,28 @@ def model_fingerprint(model: nn.Module) -> str:
 def encoder_fingerprint(encoder: Encoder, name: str = "") -> str:
     """64-bit BLAKE2b of all that decides an embedding: weights, modules, longest input, prompts and dimensions.
 
-    Args:
-        encoder: An ``EdgeEncoder``, a ``SentenceTransformer``, or an object that shows no weights, which is known by
-            its name alone.
-        name: The encoder's name.
+    An object that shows no weights, unlike an ``EdgeEncoder`` or a ``SentenceTransformer``, is known by ``name`` alone.
     """
-    if not _shows_weights(encoder):
-        return _digest(f"name {name}")
-    known: Any = encoder
-    modules = [] if isinstance(known, EdgeEncoder) else [[getattr(m, k, None) for k in _DECISIVE] for m in known]
-    return _digest(json.dumps([*_parts(known), modules, known.max_seq_length]))
+    return _fingerprints(encoder, name)[0]
 
 
 def fingerprints_of(encoder: Encoder, name: str = "") -> set[str]:
     """:func:`encoder_fingerprint`, and that of version 0.1, which left out the longest input: an index may hold it."""
-    former = [_digest(json.dumps(_parts(encoder)))] if _shows_weights(encoder) else []
-    return {encoder_fingerprint(encoder, name), *former}
+    return set(_fingerprints(encoder, name))
 
 
-def _shows_weights(encoder: Encoder) -> bool:
-    return isinstance(encoder, EdgeEncoder) or hasattr(encoder, "state_dict")
-
-
-def _parts(encoder: Any) -> list[Any]:
+def _fingerprints(encoder: Any, name: str) -> list[str]:
+    """The fingerprint of today and, of an encoder that shows its weights, that of version 0.1."""
     if isinstance(encoder, EdgeEncoder):
         sums = [entry["sha256"] for graph in encoder.manifest.graphs.values() for entry in graph.files.values()]
-        parts = [encoder.manifest.model["fingerprint"], *sorted(sums)]
-    else:
+        parts, modules = [encoder.manifest.model["fingerprint"], *sorted(sums)], []
+    elif hasattr(encoder, "state_dict"):
         parts = [model_fingerprint(encoder), *(type(module).__name__ for module in encoder)]
-    return [*parts, dict(encoder.prompts), encoder.default_prompt_name, encoder.truncate_dim]
+        modules = [[getattr(module, key, None) for key in _DECISIVE] for module in encoder]
+    else:
+        return [_digest(f"name {name}")]
+    former = [*parts, dict(encoder.prompts), encoder.default_prompt_name, encoder.truncate_dim]
+    return [_digest(json.dumps(each)) for each in ([*former, modules, encoder.max_seq_length], former)]
 
 
 def _digest(text: str) -> str:

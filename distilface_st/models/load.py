@@ -69,7 +69,9 @@ def load_model(
     if module_list and module_list[0]["type"] == _EXPORTED:
         if in_torch:
             raise InputError(f"{name} holds graphs for other runtimes alone: open the model that it was exported from.")
-        return _open_export(name, module_list, **engine)
+        model = _load_with_our_modules(name, module_list, "cpu", **engine)
+        cast("OnnxEncoder", model[0]).engine  # noqa: B018 (opened now, so that damage shows now)
+        return model
     if any(engine.values()):
         raise InputError(f"{name} is not an exported model, so it has no runtime to choose: `distilface export` it.")
     if all(entry["type"].startswith(STOCK_MODULES) for entry in module_list):
@@ -79,12 +81,6 @@ def load_model(
     for module in model:
         if isinstance(module, WeightedLayerPooling):
             module.requires_grad_(False)
-    return model
-
-
-def _open_export(name: str, entries: list[dict[str, Any]], **engine: Any) -> SentenceTransformer:
-    model = _load_with_our_modules(name, entries, "cpu", **engine)
-    cast("OnnxEncoder", model[0]).engine  # noqa: B018 (opened now, so that damage shows now)
     return model
 
 
@@ -98,18 +94,10 @@ def _load_with_our_modules(
             module_class = getattr(import_module(home), class_name)
         except (ImportError, AttributeError) as error:
             raise InputError(f"{name} names the module {entry['type']}, which this version does not have.") from error
-        modules.append(
-            module_class.load(
-                name, subfolder=entry["path"], model_kwargs={"use_safetensors": True}, backend="torch", **kwargs
-            )
-        )
+        options = {"model_kwargs": {"use_safetensors": True}, "backend": "torch", **kwargs}
+        modules.append(module_class.load(name, subfolder=entry["path"], **options))
     config_file = load_file_path(name, "config_sentence_transformers.json")
     config = json.loads(Path(config_file).read_text(encoding="utf-8")) if config_file else {}
-    return SentenceTransformer(
-        modules=modules,
-        device=device,
-        prompts=config.get("prompts"),
-        default_prompt_name=config.get("default_prompt_name"),
-        similarity_fn_name=config.get("similarity_fn_name"),
-        truncate_dim=config.get("truncate_dim"),
-    )
+    kept = ("prompts", "default_prompt_name", "similarity_fn_name", "truncate_dim")
+    settings: dict[str, Any] = {key: config.get(key) for key in kept}
+    return SentenceTransformer(modules=modules, device=device, **settings)

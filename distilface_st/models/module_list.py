@@ -26,15 +26,7 @@ def downloaded(name: str) -> str:
 
 
 def read_module_list(name: str) -> list[dict[str, Any]]:
-    """The entries of a model's ``modules.json``, each checked: its class, its path and its kind of weights.
-
-    Args:
-        name: A folder, or a name on the Hub.
-
-    Raises:
-        InputError: No such model, a damaged list, a module of another package, a path that leads out of the folder, or
-            pickled weights.
-    """
+    """The entries of a model's ``modules.json``, each checked: its class, its path and its kind of weights."""
     try:
         file = load_file_path(name, "modules.json")
     except Exception as error:

@@ -34,11 +34,7 @@ SCALE = ".scale"
 
 
 def is_packed(folder: str | os.PathLike[str]) -> bool:
-    """Whether a folder holds a packed model: its manifest names the weights, and its modules begin with an encoder.
-
-    Raises:
-        InputError: The manifest or the module list is damaged.
-    """
+    """Whether a folder holds a packed model: its manifest names the weights, and its modules begin with an encoder."""
     if not is_export(folder) or not any(WEIGHTS in graph.files for graph in read_manifest(folder).graphs.values()):
         return False
     return any(entry["path"] == ENCODER for entry in read_module_list(str(folder)))
@@ -46,14 +42,7 @@ def is_packed(folder: str | os.PathLike[str]) -> bool:
 
 @contextmanager
 def unpacked(folder: str | os.PathLike[str]) -> Iterator[Path]:
-    """Yield a temporary folder with the same model in float32, as sentence-transformers saves one.
-
-    Args:
-        folder: A packed folder. Its weights' checksum is compared first.
-
-    Raises:
-        InputError: Something is missing or damaged.
-    """
+    """Yield a temporary folder with the same model in float32, as sentence-transformers saves one."""
     modules = {entry["name"]: entry["path"] for entry in read_module_list(str(folder))}
     state = read_weights(folder)
     with tempfile.TemporaryDirectory(prefix="distilface-", ignore_cleanup_errors=True) as scratch:
@@ -65,24 +54,22 @@ def unpacked(folder: str | os.PathLike[str]) -> Iterator[Path]:
         if not (copy / ENCODER / "config.json").is_file():
             raise InputError(f"{folder} is not whole: {ENCODER}/config.json is missing.")
         for name, path in modules.items():
-            if own := _of_module(state, name):
+            prefix = "0.model." if name == "0" else f"{name}."  # of an encoder, transformers' own names
+            own = {key.removeprefix(prefix): tensor for key, tensor in state.items() if key.startswith(prefix)}
+            if own:
                 (copy / path).mkdir(parents=True, exist_ok=True)
                 save_file(own, copy / path / WEIGHTS, {"format": "pt"})
         yield copy
 
 
 def read_weights(folder: str | os.PathLike[str]) -> dict[str, Tensor]:
-    """The state of a packed model's ``SentenceTransformer``, in float32.
-
-    Raises:
-        InputError: The file is missing, or is not the one that the manifest vouches for, or no packed weights.
-    """
+    """The state of a packed model's ``SentenceTransformer``, in float32, its checksum compared with the manifest's."""
     path = Path(folder, WEIGHTS)
     for graph in read_manifest(folder).graphs.values():
         check_files(folder, graph, [WEIGHTS])
     try:
         stored = load_file(path)
-        state = {key: widen(tensor, stored.get(key + SCALE)) for key, tensor in stored.items() if not _is_scale(key)}
+        state = {key: widen(stored[key], stored.get(key + SCALE)) for key in stored if not key.endswith(SCALE)}
     except (OSError, SafetensorError, RuntimeError) as error:
         raise InputError(f"{path} is damaged: {error}") from error
     if not any(key.startswith("0.model.") for key in state):
@@ -91,11 +78,7 @@ def read_weights(folder: str | os.PathLike[str]) -> dict[str, Tensor]:
 
 
 def widen(stored: Tensor, scale: Tensor | None) -> Tensor:
-    """A parameter in float32, in the shape that torch knows it by.
-
-    Args:
-        stored: Shape (in, out) or (rows, d), int8; or anything float.
-        scale: Shape (out,) or (rows, 1), float32; ``None`` for what is stored as it is.
+    """A parameter in float32, in the shape that torch knows it by, of an int8 matrix and its scale (or what has none).
 
     Example:
         >>> import torch
@@ -106,17 +89,6 @@ def widen(stored: Tensor, scale: Tensor | None) -> Tensor:
         return stored
     values = stored.float() * scale
     return values.t().contiguous() if scale.ndim == 1 else values
-
-
-def _is_scale(key: str) -> bool:
-    return key.endswith(SCALE)
-
-
-def _of_module(state: dict[str, Tensor], name: str) -> dict[str, Tensor]:
-    """The part of a state that belongs to one module, under its own names; of an encoder, transformers' names."""
-    prefix = f"{name}."
-    own = {key.removeprefix(prefix): tensor for key, tensor in state.items() if key.startswith(prefix)}
-    return {key.removeprefix("model."): tensor for key, tensor in own.items()} if name == "0" else own
 
 
 def _copy(source: Path, target: Path) -> None:

@@ -1,7 +1,8 @@
-"""Save a model, in stock modules where it can be said with them, and upload it."""
+"""Save a model, in stock modules where it can be said with them, with a card that holds no training sentence."""
 
 from __future__ import annotations
 
+import json
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -12,14 +13,21 @@ from torch import nn
 
 from ..modules import MultiLayerPooling, OnnxEncoder
 from ..utils.files import atomic_folder
+from ..utils.provenance import versions
 from .build import compose
-from .card import write_card
 from .module_list import OUR_MODULES
 
 if TYPE_CHECKING:
     import os
 
     from sentence_transformers import SentenceTransformer
+
+_PAPER = """\
+@inproceedings{lim2022distilling,
+    title = {Distilling Contrastive Learning Models},
+    author = {Lim, Ng, Lim},
+    year = {2022}
+}"""
 
 
 def save_model(
@@ -42,12 +50,8 @@ def save_model(
     with atomic_folder(path) as folder:
         to_save.save(str(folder), create_model_card=False)
         if not isinstance(model[0], OnnxEncoder):  # which has brought its own
-            write_card(
-                folder / "README.md",
-                model,
-                run,
-                needs_package=OUR_MODULES in (folder / "modules.json").read_text("utf-8"),
-            )
+            needs_package = OUR_MODULES in (folder / "modules.json").read_text("utf-8")
+            write_card(folder / "README.md", model, run, needs_package)
 
 
 def push_to_hub(
@@ -78,12 +82,8 @@ def push_to_hub(
 def portable_model(model: SentenceTransformer) -> SentenceTransformer:
     """The same model in stock modules only, sharing its weights: a mean over layers as ``WeightedLayerPooling``.
 
-    Args:
-        model: A model of this package. Any other is returned as it is.
-
-    Returns:
-        A model with equal embeddings that saves into a folder which plain sentence-transformers 6.2+ opens; the same
-        object where nothing had to change, also where nothing can (max and concat over layers have no stock twin).
+    Its embeddings are equal, and plain sentence-transformers 6.2+ opens what it is saved as. A model is returned as it
+    is where nothing has to change, or nothing can (max and concat over layers have no stock twin).
     """
     position = next((i for i, module in enumerate(model) if isinstance(module, MultiLayerPooling)), None)
     if position is None:
@@ -91,11 +91,6 @@ def portable_model(model: SentenceTransformer) -> SentenceTransformer:
     pooling = cast("MultiLayerPooling", model[position])
     if pooling.layer_reduction != "mean" and len(pooling.layer_indices) > 1:
         return model
-    modules = [*list(model)[:position], *_stock_twin(pooling), *list(model)[position + 1 :]]
-    return compose(model, modules, str(model.device))
-
-
-def _stock_twin(pooling: MultiLayerPooling) -> list[nn.Module]:
     start = min(pooling.layer_indices)
     selected = [float(index in pooling.layer_indices) for index in range(start, pooling.num_hidden_layers + 1)]
     over_layers = WeightedLayerPooling(
@@ -107,4 +102,114 @@ def _stock_twin(pooling: MultiLayerPooling) -> list[nn.Module]:
     over_tokens = Pooling(
         pooling.embedding_dimension, pooling_mode=pooling.pooling_mode, include_prompt=pooling.include_prompt
     )
-    return [over_layers, over_tokens]
+    modules = [*list(model)[:position], over_layers, over_tokens, *list(model)[position + 1 :]]
+    return compose(model, modules, str(model.device))
+
+
+def write_card(path: Path, model: SentenceTransformer, run: dict[str, Any] | None, needs_package: bool) -> None:
+    """Write a model card for the Hub, Markdown after YAML front matter.
+
+    ``run`` is the content of a training run's ``run.json``, None where the model was not trained here; with
+    ``needs_package`` the saved folder opens only with this package.
+    """
+    text = getattr(model, "_model_card_text", None)
+    if not text or run is not None:
+        parts = [_head(model, needs_package), _facts(model)]
+        if run:
+            parts += [_training(run), _scores(run)]
+        parts.append(_citation(run))
+        text = "\n\n".join(part for part in parts if part) + "\n"
+    path.write_text(text, encoding="utf-8")
+
+
+def _head(model: SentenceTransformer, needs_package: bool) -> str:
+    base = model.model_card_data.base_model
+    base_model = f"base_model: {base}\n" if base else ""
+    home, call = ("distilface_st", "load_model") if needs_package else ("sentence_transformers", "SentenceTransformer")
+    return f"""\
+---
+library_name: sentence-transformers
+pipeline_tag: sentence-similarity
+tags:
+- sentence-transformers
+- sentence-similarity
+- feature-extraction
+- distilface
+{base_model}---
+
+# A DistilFACE sentence encoder
+
+Maps a sentence to {model.get_embedding_dimension()} numbers; similar sentences get similar ones.
+
+```python
+from {home} import {call}
+
+model = {call}("PATH OR NAME")
+embeddings = model.encode(["It is sunny.", "He drove to work."])
+print(model.similarity(embeddings, embeddings))
+```"""
+
+
+def _facts(model: SentenceTransformer) -> str:
+    encoder = cast("Any", model[0])
+    facts = {
+        "Base model": model.model_card_data.base_model or "a local encoder",
+        "Encoder": f"{type(encoder.model).__name__}, {encoder.config.num_hidden_layers} layers",
+        "Pooling": _pooling(model),
+        "Dimensions": model.get_embedding_dimension(),
+        "Longest input": f"{model.max_seq_length} tokens",
+        "Parameters": f"{sum(p.numel() for p in model.parameters()):,}",
+        "Similarity": model.similarity_fn_name,
+    }
+    return "## Model\n\n" + _table(("", ""), facts.items())
+
+
+def _pooling(model: SentenceTransformer) -> str:
+    for module in model:
+        if isinstance(module, MultiLayerPooling):
+            layers = ", ".join(map(str, module.layer_indices))
+            return f"{module.layer_reduction} over hidden layers {layers}; then over tokens: {module.pooling_mode}"
+    return "; ".join(repr(module) for module in list(model)[1:])
+
+
+def _training(run: dict[str, Any]) -> str:
+    data, loss = run["data"], run["loss"]
+    views, teachers = run["config"].get("views"), run.get("teachers", [])
+    settings = {key: value for key, value in run["config"].items() if value is not None and key != "encoder"}
+    return "\n\n".join(
+        [
+            "## Training",
+            f"- Data: {data['source']}, {data['rows']:,} rows{f', views: {views}' if views else ''} "
+            f"(fingerprint {data['fingerprint']})",
+            *(f"- Teacher: {teacher['name']} (fingerprint {teacher['fingerprint']})" for teacher in teachers),
+            f"- Loss: {loss['name']}, " + ", ".join(f"{key} {value}" for key, value in loss["settings"].items()),
+            f"- Steps: {run['steps']:,}; kept: {run['kept']}",
+            _table(("Hyperparameter", "Value"), settings.items()),
+        ]
+    )
+
+
+def _scores(run: dict[str, Any]) -> str:
+    before, after = run.get("scores_before") or {}, run.get("scores_after") or {}
+    if not after:
+        return ""
+
+    def score(scores: dict[str, float], name: str) -> str:
+        return "" if scores.get(name) is None else f"{scores[name]:.2f}"
+
+    rows = [(name, score(before, name), score(after, name)) for name in after]
+    return "## Scores\n\n" + _table(("Metric", "Before", "After"), rows)
+
+
+def _citation(run: dict[str, Any] | None) -> str:
+    sources = [_PAPER, *([run["loss"]["citation"].strip()] if run else [])]
+    made_with = ", ".join(f"{name} {version}" for name, version in versions().items())
+    return "## Citation\n\n```bibtex\n" + "\n\n".join(sources) + f"\n```\n\nMade with {made_with}."
+
+
+def _table(head: tuple[str, ...], rows: Any) -> str:
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    for row in rows:
+        cells = [cell if isinstance(cell, str) else json.dumps(cell) for cell in row]
+        lines.append("| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |")
+    return "\n".join(lines)

@@ -22,7 +22,7 @@ LAYER_REDUCTIONS: tuple[str, ...] = get_args(LayerReduction)
 
 
 def resolve_layers(layers: str | Sequence[int], num_hidden_layers: int) -> tuple[int, ...]:
-    """Turn a layer selection into hidden-state indices.
+    """Turn a layer selection into hidden-state indices from 0 to n, in the order given.
 
     Index 0 is the embedding output, 1 to n are the transformer layers, negative numbers count from the end.
     "First" is layer 1, as SimCSE corrected it, not the embedding output.
@@ -30,9 +30,6 @@ def resolve_layers(layers: str | Sequence[int], num_hidden_layers: int) -> tuple
     Args:
         layers: A name (``last``, ``second_to_last``, ``all``, ``first_last``, ``last_two``, ``last_four``) or indices.
         num_hidden_layers: The encoder's number of transformer layers, n.
-
-    Returns:
-        Indices from 0 to n, in the order given.
 
     Raises:
         ValueError: An unknown name, an empty list, an index out of range or one that occurs twice.
@@ -132,11 +129,7 @@ class MultiLayerPooling(Pooling):
             self.pooling_output_dimension *= len(self.layer_indices)
 
     def on_model_ready(self, model: BaseModel) -> None:
-        """Turn on the encoder's hidden states and check that its depth is the one this module was made for.
-
-        Raises:
-            ValueError: The encoder has another number of layers.
-        """
+        """Turn on the encoder's hidden states, once its depth is known to be the one this module was made for."""
         config = cast("Any", model[0]).config
         if config.num_hidden_layers != self.num_hidden_layers:
             raise ValueError(
@@ -156,9 +149,6 @@ class MultiLayerPooling(Pooling):
         Returns:
             The features with ``sentence_embedding`` of shape (batch, ``get_embedding_dimension()``), in the hidden
             states' dtype, and ``token_embeddings`` reduced over layers.
-
-        Raises:
-            ValueError: The encoder gave no hidden states, or another number of them.
         """
         hidden_states = features.get("all_layer_embeddings")
         if hidden_states is None:

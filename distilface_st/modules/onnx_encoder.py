@@ -32,12 +32,7 @@ class OnnxEncoder(InputModule):
 
     Args:
         folder: An exported folder.
-        runtime: ``onnxruntime``, ``openvino``, or ``auto`` to time both; see
-            :func:`distilface_st.inference.engines.open_engine`.
-        threads: Processor threads; by default all cores.
-        providers: onnxruntime's execution providers, best first.
-        options: Settings of the engine.
-        device: OpenVINO's device.
+        runtime: This and the others: see :func:`distilface_st.inference.engines.open_engine`.
 
     Raises:
         InputError: A folder that is no exported model, or a damaged one.
@@ -62,7 +57,7 @@ class OnnxEncoder(InputModule):
         self.folder = Path(folder).absolute()
         self.manifest = read_manifest(folder)
         self.runtime = runtime
-        self._engine_options: dict[str, Any] = {
+        self._settings: dict[str, Any] = {
             "threads": threads,
             "providers": providers,
             "options": options,
@@ -74,14 +69,9 @@ class OnnxEncoder(InputModule):
 
     @property
     def engine(self) -> Engine:
-        """The engine that runs the graph, opened when first asked for.
-
-        Raises:
-            InputError: As :func:`distilface_st.inference.engines.open_engine`.
-            MissingExtraError: The runtime is not installed.
-        """
+        """The engine that runs the graph, opened when first asked for."""
         if self._engine is None:
-            self._engine = open_engine(self.folder, self.runtime, manifest=self.manifest, **self._engine_options)
+            self._engine = open_engine(self.folder, self.runtime, manifest=self.manifest, **self._settings)
             self.runtime = self._engine.runtime
         return self._engine
 
@@ -104,28 +94,13 @@ class OnnxEncoder(InputModule):
         return self.manifest.dimension
 
     def preprocess(self, inputs: Sequence[Any], prompt: str | None = None, **kwargs: Any) -> dict[str, Tensor | Any]:
-        """Tokenize sentences.
-
-        Args:
-            inputs: Sentences.
-            prompt: What to put before each of them.
-            **kwargs: Unused.
-
-        Returns:
-            ``input_ids`` and ``attention_mask`` of shape (sentences, longest), int64, and, with a prompt,
-            ``prompt_length``.
-
-        Raises:
-            InputError: Something that is not a string.
-        """
+        """Token ids and mask of sentences, each (sentences, longest), int64, and the length of a prompt before each."""
         check_sentences(inputs)
         texts = [prompt + text for text in inputs] if prompt else list(inputs)
-        if len(texts) == 1:
-            ids = torch.tensor([self._tokenizer.ids_of_one(texts[0])])
-            features: dict[str, Tensor | Any] = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
-        else:
-            rows, mask = self._tokenizer.pad(self._tokenizer.ids(texts))
-            features = {"input_ids": torch.from_numpy(rows), "attention_mask": torch.from_numpy(mask)}
+        # A lone text is spared the threads that a list is worth.
+        one = len(texts) == 1
+        rows, mask = self._tokenizer.pad([self._tokenizer.ids_of_one(texts[0])] if one else self._tokenizer.ids(texts))
+        features: dict[str, Any] = {"input_ids": torch.from_numpy(rows), "attention_mask": torch.from_numpy(mask)}
         if prompt:
             if prompt not in self._prompt_lengths:
                 self._prompt_lengths[prompt] = self._tokenizer.prompt_length(prompt)
@@ -133,24 +108,12 @@ class OnnxEncoder(InputModule):
         return features
 
     def forward(self, features: dict[str, Tensor | Any], **kwargs: Any) -> dict[str, Tensor | Any]:
-        """Run the graph.
-
-        Args:
-            features: What :meth:`preprocess` returned.
-            **kwargs: Unused.
-
-        Returns:
-            The features with ``sentence_embedding``, shape (sentences, d), float32, on the input's device.
-        """
-        ids, mask = features["input_ids"], features["attention_mask"]
-        feeds = batch_feeds(
-            ids.cpu().numpy(), mask.cpu().numpy(), self.manifest, int(features.get("prompt_length") or 0)
-        )
-        # OpenVINO hands out its own memory, which the next call overwrites.
-        embeddings = torch.from_numpy(self.engine.run(feeds))
-        features["sentence_embedding"] = (embeddings.clone() if self.engine.runtime == "openvino" else embeddings).to(
-            ids.device
-        )
+        """Add ``sentence_embedding``, shape (sentences, d), float32, on the input's device, to the features."""
+        ids, mask = (features[key].cpu().numpy() for key in ("input_ids", "attention_mask"))
+        embeddings = self.engine.run(batch_feeds(ids, mask, self.manifest, int(features.get("prompt_length") or 0)))
+        if self.engine.runtime == "openvino":
+            embeddings = embeddings.copy()  # it is OpenVINO's own memory, which the next call overwrites
+        features["sentence_embedding"] = torch.from_numpy(embeddings).to(features["input_ids"].device)
         return features
 
     def save(self, output_path: str, *args: Any, **kwargs: Any) -> None:
@@ -188,6 +151,6 @@ class OnnxEncoder(InputModule):
         return {**self.__dict__, "_engine": None}
 
     def __deepcopy__(self, memo: dict[int, Any]) -> OnnxEncoder:
-        copy = type(self)(self.folder, self.runtime, **self._engine_options)
+        copy = type(self)(self.folder, self.runtime, **self._settings)
         copy.max_seq_length = self.max_seq_length
         return copy

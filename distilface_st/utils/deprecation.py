@@ -13,10 +13,8 @@ C = TypeVar("C", bound=Callable[..., Any])
 def renamed(**names: str) -> Callable[[C], C]:
     """Decorate a class or function whose keyword arguments have new names, so that it takes the old ones, too.
 
-    A class keeps the names as ``RENAMED``, and its instances answer to them; ``dataclasses.replace`` takes them, too.
-
-    Args:
-        **names: The new name of each old one.
+    ``names`` holds the new name of each old one. A class keeps them as ``RENAMED``, and its instances answer to them;
+    ``dataclasses.replace`` takes them, too.
 
     Example:
         >>> @renamed(steps="max_steps")
@@ -36,10 +34,13 @@ def renamed(**names: str) -> Callable[[C], C]:
 
         if not is_class:
             return wrapper  # type: ignore[return-value]
-        for name, value in {"__init__": wrapper, "RENAMED": names}.items():
+
+        def read(self: Any, old: str) -> Any:
+            return getattr(self, _current(old, names[old]))
+
+        properties = {old: property(partial(read, old=old)) for old in names}
+        for name, value in {"__init__": wrapper, "RENAMED": names, **properties}.items():
             setattr(target, name, value)
-        for old in names:
-            setattr(target, old, property(partial(_read, old=old)))
         return target
 
     return decorate
@@ -48,19 +49,13 @@ def renamed(**names: str) -> Callable[[C], C]:
 def current_names(values: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
     """A dictionary with its old keys replaced by the new ones.
 
-    Args:
-        values: Settings by name, old or new. A value under an old name is the one that counts, because
-            ``dataclasses.replace`` fills in the new names that it was not given.
-        names: The new name of each old one.
+    A value under an old name is the one that counts, because ``dataclasses.replace`` fills in the new names that it was
+    not given.
     """
     found = dict(values)
     for old in names.keys() & values.keys():
         found[_current(old, names[old])] = found.pop(old)
     return found
-
-
-def _read(owner: Any, old: str) -> Any:
-    return getattr(owner, _current(old, owner.RENAMED[old]))
 
 
 def _current(old: str, new: str) -> str:

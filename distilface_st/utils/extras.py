@@ -9,18 +9,7 @@ from ..errors import MissingExtraError
 
 
 def require(module: str, what: str, extra: str) -> Any:
-    """Import a library that an extra brings.
-
-    Args:
-        module: Name of the module.
-        what: The capability that needs it, as a user would name it.
-        extra: The extra of this package that brings it.
-
-    Returns:
-        The module.
-
-    Raises:
-        MissingExtraError: It is not installed.
+    """Import a module that an extra of this package brings, or say for ``what`` the extra is to be installed.
 
     Example:
         >>> require("json", "Reading", "plots").loads("[1]")

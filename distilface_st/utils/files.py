@@ -19,14 +19,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def atomic_file(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Yield a temporary path beside ``path``; on success it replaces ``path``, on an exception it is removed.
-
-    Args:
-        path: The file to write. Missing parent folders are made.
-
-    Yields:
-        The temporary path, with the same suffix, not yet existing as a file.
-    """
+    """Yield a free path of the same suffix beside ``path``; on success it replaces ``path``, else it is removed."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
@@ -43,17 +36,12 @@ def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
 
     An existing folder at ``path`` is set aside before the rename and deleted only after it, so a whole folder lies
     at one of the two names at any moment.
-
-    Args:
-        path: The folder to write. Missing parent folders are made.
-
-    Yields:
-        The temporary folder, existing and empty.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
-    temporary.chmod(0o777 & ~_umask())
+    os.umask(mask := os.umask(0))
+    temporary.chmod(0o777 & ~mask)
     try:
         yield temporary
         _swap(temporary, path)
@@ -75,12 +63,6 @@ def _swap(new: Path, path: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
-
-
 def sha256(path: str | os.PathLike[str]) -> str:
     """SHA-256 of a file, in hexadecimal digits."""
     digest = hashlib.sha256()
@@ -91,12 +73,7 @@ def sha256(path: str | os.PathLike[str]) -> str:
 
 
 def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Read a JSON object.
-
-    Raises:
-        FileNotFoundError: There is no such file.
-        InputError: The file is damaged, or holds something else.
-    """
+    """Read a JSON object; a damaged file is an :class:`InputError`, a missing one a ``FileNotFoundError``."""
     try:
         content = json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -109,11 +86,7 @@ def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def write_json(path: str | os.PathLike[str], data: Any) -> None:
-    """Write ``data`` as indented UTF-8 JSON, atomically.
-
-    Raises:
-        ValueError: If ``data`` holds NaN or infinity, which JSON cannot say.
-    """
+    """Write ``data`` as indented UTF-8 JSON, atomically; NaN and infinity, which JSON cannot say, are a ValueError."""
     text = json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False)
     with atomic_file(path) as temporary:
         temporary.write_text(text + "\n", encoding="utf-8")

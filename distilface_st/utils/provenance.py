@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import platform
 import sys
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,29 +13,16 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-_PACKAGES = (
-    "distilface-st",
-    "sentence-transformers",
-    "transformers",
-    "torch",
-    "numpy",
-    "scipy",
-    "datasets",
-    "onnx",
-    "onnxruntime",
-    "openvino",
-    "nncf",
-)
+_PACKAGES: tuple[str, ...] = ("distilface-st", "sentence-transformers", "transformers", "torch", "numpy", "scipy")
+_PACKAGES += ("datasets", "onnx", "onnxruntime", "openvino", "nncf")
 
 
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages that decide a number; packages that are not installed are left out."""
     found = {"python": platform.python_version()}
     for name in _PACKAGES:
-        try:
+        with suppress(metadata.PackageNotFoundError):
             found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
     return found
 
 

@@ -19,15 +19,11 @@ def ray_cluster(purpose: str, address: str, cpus: int, gpus: float | None = None
     Args:
         purpose: What it is for, for the errors.
         address: The cluster's; ``local`` starts one on this machine. One that this process is connected to is used.
-        cpus: Cores wanted.
-        gpus: GPUs wanted; None: a local cluster has those there are.
+        cpus: Cores wanted. A cluster that has fewer, or fewer GPUs, is an :class:`InputError`.
+        gpus: GPUs wanted.
 
     Yields:
         The library.
-
-    Raises:
-        InputError: The cluster has less.
-        MissingExtraError: Ray is not installed.
     """
     ray = ray_library(purpose)
     is_ours = not ray.is_initialized()

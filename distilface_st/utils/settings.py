@@ -14,23 +14,12 @@ if TYPE_CHECKING:
 def setting(
     default: Any, *, minimum: float | None = None, above: float | None = None, choices: tuple[str, ...] = ()
 ) -> Any:
-    """A field of a dataclass.
-
-    Args:
-        default: Its default.
-        minimum: The least value that it may have.
-        above: A number that it must exceed.
-        choices: All values that it may have.
-    """
+    """A field of a dataclass: of at least ``minimum``, greater than ``above``, one of ``choices``."""
     return field(default=default, metadata={"minimum": minimum, "above": above, "choices": choices})
 
 
 def check_settings(config: DataclassInstance) -> None:
-    """Check the values of a dataclass against the limits of its fields; None always passes.
-
-    Raises:
-        InputError: A value is outside of its limits.
-    """
+    """Refuse a dataclass with a value outside the limits of its field; None always passes."""
     for known in fields(config):
         name, value = known.name, getattr(config, known.name)
         minimum, above, choices = (known.metadata.get(key) for key in ("minimum", "above", "choices"))
