@@ -65,8 +65,8 @@ def export_model(
         activations: For int8. ``dynamic``: with scales found while the graph runs. ``static``: with scales found on
             ``calibration`` by nncf; the faster one in OpenVINO and the more exact one in onnxruntime.
         calibration: For int8, sentences like those to come; by default what Python's own docstrings say.
-        reduce_range: For dynamic int8 in onnxruntime: 7 bits of the weights, for x86 without VNNI. By default as the
-            processor at hand needs it.
+        reduce_range: For int8, 7 bits of the weights, for x86 without VNNI, whose 8-bit products overflow; OpenVINO's
+            dynamic int8 needs no such care. By default as the processor at hand needs it.
         scored_pairs: Sentence pairs to score before and after on, such as STS-B dev.
         max_loss: The most that Spearman x 100 on ``scored_pairs`` may fall; layers that int8 hurts most stay in float
             until it falls no more than that.

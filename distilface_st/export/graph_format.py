@@ -45,7 +45,7 @@ class GraphSpec:
     static: bool = False
     """For int8, whether the scales of activations are found on ``batches``, not while the graph runs."""
     reduce_range: bool = False
-    """Use 7 bits of the weights; onnxruntime's dynamic int8 only."""
+    """For int8, use 7 bits of the weights, where 8-bit products would overflow."""
 
 
 class GraphFormat(ABC):
@@ -147,12 +147,15 @@ def require_nncf() -> Any:
     return nncf
 
 
-def quantize_static(model: Any, batches: Sequence[dict[str, np.ndarray]], excluded: list[str]) -> Any:
+def quantize_static(model: Any, spec: GraphSpec, excluded: list[str]) -> Any:
     """Int8 weights and activations with scales that were found on given text, by nncf (SmoothQuant, bias correction).
 
     ``model`` is a float32 graph, of ONNX or OpenVINO; ``excluded`` names the matrix products that stay in float.
     """
     nncf = require_nncf()
+    batches = spec.batches
+    # Without VNNI a sum of two 8-bit products overflows 16 bits, so that weights may have 7 bits only.
+    overflow = nncf.OverflowFix.ENABLE if spec.reduce_range else None
     with quiet():
         return nncf.quantize(
             model,
@@ -160,6 +163,7 @@ def quantize_static(model: Any, batches: Sequence[dict[str, np.ndarray]], exclud
             subset_size=len(batches),
             model_type=nncf.ModelType.TRANSFORMER,
             ignored_scope=nncf.IgnoredScope(names=excluded),
+            advanced_parameters=nncf.AdvancedQuantizationParameters(overflow_fix=overflow),
         )
 
 

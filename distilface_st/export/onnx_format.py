@@ -60,7 +60,7 @@ class OnnxFormat(GraphFormat):
             model = onnx_precision.store_as_half(model)
         elif spec.static:
             excluded = onnx_precision.in_float(model, keep_in_float)
-            model = quantize_static(onnx_precision.quantize_tables(model), spec.batches, excluded)
+            model = quantize_static(onnx_precision.quantize_tables(model), spec, excluded)
         elif spec.precision == "int8":
             model = onnx_precision.quantize_dynamic(model, keep_in_float, spec.reduce_range)
         path.write_bytes(model.SerializeToString())

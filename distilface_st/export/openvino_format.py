@@ -64,7 +64,7 @@ class OpenVINOFormat(GraphFormat):
         model, spec = self.base.clone(), self.spec
         excluded = _in_float(model, keep_in_float)
         if spec.static:
-            model = quantize_static(model, spec.batches, excluded)
+            model = quantize_static(model, spec, excluded)
         elif spec.precision == "int8":
             nncf = require_nncf()
             with quiet():  # weights with a scale a channel, embedding tables with a scale a row
