@@ -79,7 +79,7 @@ def config_options(
         def run(**arguments: Any) -> None:
             given: dict[str, Any] = {}
             for parameter, name in field_of.items():
-                value = arguments.pop(parameter)
+                value: Any = arguments.pop(parameter)
                 if value is None or value == []:
                     continue
                 value = tuple(value) if isinstance(value, list) else value

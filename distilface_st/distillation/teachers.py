@@ -33,17 +33,11 @@ _NEIGHBOURS = 2
 
 @dataclass(frozen=True)
 class Teacher:
-    """A model to learn from.
-
-    Attributes:
-        encoder: What embeds.
-        name: What to call it.
-        fingerprint: Tells its embeddings from those of any other weights, modules or settings.
-    """
+    """A model to learn from."""
 
     encoder: Encoder
     name: str
-    fingerprint: str
+    fingerprint: str  # tells its embeddings from those of any other weights, modules or settings
 
 
 def open_teacher(path: str | os.PathLike[str], device: str | None = None) -> Teacher:

@@ -127,8 +127,7 @@ def _renumbered(state: dict[str, Any], kept: np.ndarray) -> dict[str, Any]:
     """The tokenizer's JSON with the kept tokens only, under their new ids."""
     new = {int(old): index for index, old in enumerate(kept)}
     vocabulary = {token: new[old] for token, old in state["model"]["vocab"].items() if old in new}
-    padding = state["padding"]
-    if padding:
+    if padding := state["padding"]:
         padding = {**padding, "pad_id": new.get(padding["pad_id"], padding["pad_id"])}
     return {
         **state,

@@ -127,7 +127,8 @@ class SimCSELoss(CachedLossMixin, nn.Module):
             targets = torch.arange(offset, offset + len(anchors), device=anchors.device)
             all_anchors, *candidates = columns
             similarities = anchors @ torch.cat(candidates).T
-            self._record(similarities.detach(), targets)
+            if self.model.training:
+                self._record(similarities.detach(), targets)
             loss = F.cross_entropy(similarities / self.temperature, targets)
             if self.symmetric:
                 backward = F.cross_entropy(positives @ all_anchors.T / self.temperature, targets)
@@ -163,10 +164,7 @@ class SimCSELoss(CachedLossMixin, nn.Module):
 }
 """
 
-    @torch.no_grad()
     def _record(self, similarities: Tensor, targets: Tensor) -> None:
-        if not self.model.training:
-            return
         positive = similarities.gather(1, targets[:, None]).sum()
         negative_count = similarities.numel() - len(targets)
         negative = (similarities.sum() - positive) / (negative_count or math.nan)

@@ -32,17 +32,11 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 
 @dataclass(frozen=True)
 class Acceleration:
-    """What was made faster.
+    """What was made faster."""
 
-    Attributes:
-        memory: Whether the C library keeps freed memory for the next step.
-        dropouts: How many dropout modules draw cheap masks.
-        attention: Whether attention with dropout runs on contiguous heads and cheap masks.
-    """
-
-    memory: bool = False
-    dropouts: int = 0
-    attention: bool = False
+    memory: bool = False  # the C library keeps freed memory for the next step
+    dropouts: int = 0  # modules that draw cheap masks
+    attention: bool = False  # attention with dropout runs on contiguous heads and cheap masks
 
 
 @contextmanager

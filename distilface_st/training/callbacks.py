@@ -49,10 +49,9 @@ class HistoryCallback(TrainerCallback):
         self.seconds = time.perf_counter() - self.begun
 
     @override
-    def on_log(
-        self, args: Any, state: TrainerState, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any
-    ) -> None:
-        if not logs or "loss" not in logs:
+    def on_log(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
+        logs = kwargs["logs"]
+        if "loss" not in logs:
             return
         if not math.isfinite(logs["loss"]):
             raise InputError(
@@ -67,14 +66,12 @@ class HistoryCallback(TrainerCallback):
         self.history.add(state.global_step, values)
 
     @override
-    def on_evaluate(
-        self, args: Any, state: TrainerState, control: Any, metrics: dict[str, Any] | None = None, **kwargs: Any
-    ) -> None:
-        if not metrics or not state.is_world_process_zero:
+    def on_evaluate(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
+        if not state.is_world_process_zero:
             return
         scores = {
             key.removeprefix("eval_"): value
-            for key, value in metrics.items()
+            for key, value in kwargs["metrics"].items()
             if key.startswith("eval_") and key not in _NOT_SCORES
         }
         self.history.add(state.global_step, as_scores(scores))
@@ -126,10 +123,7 @@ class LossCheckpoint(TrainerCallback):
 class StopOnSignal(TrainerCallback):
     """On SIGINT or SIGTERM, finishes the step, saves a checkpoint and stops; on the second one, stops at once.
 
-    Where one runs inside another (a trial of a sweep), a signal reaches both.
-
-    Attributes:
-        stopped: Whether a signal came.
+    ``stopped`` says whether a signal came. Where one runs inside another (a trial of a sweep), a signal reaches both.
     """
 
     def __init__(self) -> None:

@@ -69,15 +69,9 @@ def quickstart(
 ) -> dict[str, Any]:
     """Train on documentation found on this machine, score before and after on that of held-out modules, and search it.
 
-    Args:
-        output: Folder for the model, its history and ``quickstart.json``; that of an earlier quickstart is replaced.
-        config: The settings of training.
-        encoder: The model to begin with; by default that of ``config``.
-        packages: Packages whose docstrings are trained on, where installed, next to the standard library's.
-        sts_dir: Folder with STS-B in SentEval's layout: scored on as well, if given.
-        device: ``cpu``, ``cuda``, ``mps``, ...; the best there is by default.
-        announce: Called with the name of each stage as it begins.
-        callbacks: Trainer callbacks, for progress say.
+    The model, its history and ``quickstart.json`` go to the folder ``output``, which may be that of an earlier
+    quickstart and is then replaced. ``packages`` are trained on where installed, next to the standard library. STS-B
+    is scored, too, where ``sts_dir`` is given. ``announce`` is called with the name of each stage as it begins.
 
     Returns:
         What ``quickstart.json`` holds. Its ``before`` and ``after`` say how well summaries find their bodies among all
