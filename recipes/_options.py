@@ -15,57 +15,37 @@ from ._common import parse_layers, parse_modes
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+_KEYWORD_ONLY = inspect.Parameter.KEYWORD_ONLY
 _TYPES = {"int": int, "float": float, "bool": bool, "tuple[int, ...]": list[int], "tuple[float, ...]": list[float]}
 """What an option holds, by the annotation of its field; str for any other."""
 
 _PARSERS: dict[str, Callable[[str], Any]] = {"layers": parse_layers, "pooling_mode": parse_modes}
 
-_PANELS = {
-    "Model": ("encoder", "layers", "layer_reduction", "pooling_mode", "normalize", "trim"),
-    "Data": ("views",),
-    "Run": ("eval_steps", "patience", "seed"),
+_PANEL_OF = {
+    **dict.fromkeys(("encoder", "layers", "layer_reduction", "pooling_mode", "normalize", "trim"), "Model"),
+    "views": "Data",
+    **dict.fromkeys(("eval_steps", "patience", "seed"), "Run"),
 }
-_PANEL_OF = {name: panel for panel, names in _PANELS.items() for name in names}
 
 
 @dataclass(frozen=True)
 class Shown:
-    """How a field is shown as an option, where that is not the field's own name and documentation.
-
-    Attributes:
-        names: Names of the option.
-        help: Its help.
-        panel: Its panel in ``--help``.
-        hidden: Further names, which ``--help`` does not list.
-    """
+    """How a field is shown as an option, where that is not the field's own name and documentation."""
 
     names: tuple[str, ...] = ()
     help: str | None = None
     panel: str | None = None
-    hidden: tuple[str, ...] = ()
+    hidden: tuple[str, ...] = ()  # further names, which --help does not list
 
 
 def config_options(
     config: type[Any], shown: Mapping[str, Shown] | None = None, only: Sequence[str] | None = None
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Decorate a command, so that it has an option for each field of a dataclass.
+    """Decorate a command, so that it has an option for each field of a dataclass, or for each of ``only``.
 
     The command needs a parameter ``given``: it gets the settings that the user gave, by field, as the dataclass takes
     them. In ``--help`` the options stand where ``given`` stands among the parameters. Names that fields had before
     (``distilface_st.utils.deprecation.renamed``) are hidden options.
-
-    Args:
-        config: The dataclass, its fields documented under ``Attributes:`` and perhaps limited by
-            :func:`distilface_st.utils.settings.setting`.
-        shown: How to show some of the fields.
-        only: The fields that become options; by default all.
-
-    Example:
-        ::
-
-            @config_options(TrainingConfig, only=("max_steps", "seed"))
-            def command(given: dict[str, Any]) -> None:
-                config = TrainingConfig(**given)
     """
     docs = setting_docs(config)
     options: list[inspect.Parameter] = []
@@ -75,9 +55,7 @@ def config_options(
         kind: Any = _TYPES.get(str(field.type).removesuffix(" | None"), str)
         minimum = field.metadata.get("minimum") if kind in (int, float) else None
         annotation = Annotated[kind | None, typer.Option(*names, min=minimum, **extra)]
-        options.append(
-            inspect.Parameter(parameter, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
-        )
+        options.append(inspect.Parameter(parameter, _KEYWORD_ONLY, default=None, annotation=annotation))
         field_of[parameter] = field.name
 
     for field in fields(config):
@@ -95,20 +73,17 @@ def config_options(
         signature = inspect.signature(command, eval_str=True)
         parameters: list[inspect.Parameter] = []
         for parameter in signature.parameters.values():
-            parameters += (
-                options if parameter.name == "given" else [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)]
-            )
+            parameters += options if parameter.name == "given" else [parameter.replace(kind=_KEYWORD_ONLY)]
 
         @wraps(command)
         def run(**arguments: Any) -> None:
             given: dict[str, Any] = {}
             for parameter, name in field_of.items():
-                value = arguments.pop(parameter)
+                value: Any = arguments.pop(parameter)
                 if value is None or value == []:
                     continue
-                if name in _PARSERS:
-                    value = _PARSERS[name](value)
-                given.setdefault(name, tuple(value) if isinstance(value, list) and name not in _PARSERS else value)
+                value = tuple(value) if isinstance(value, list) else value
+                given.setdefault(name, _PARSERS[name](value) if name in _PARSERS else value)
             command(**arguments, given=given)
 
         # What typer reads to make the command line.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,30 +15,24 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from sentence_transformers.base.evaluation import BaseEvaluator
-    from transformers import TrainerCallback
 
     from ..datasets.text_data import TextData
     from ..training.trainer import TrainingResult
 
 SOURCE_HELP = "Text: .txt, .jsonl, .csv, .tsv (each also .gz), .parquet, a folder of those, or a Hub dataset."
 RunFolder = Annotated[Path, typer.Option("--output", help="Folder of the run: model, history, run.json.")]
-Columns = Annotated[
-    list[str] | None, typer.Option(help="Column or field with the text; twice for pairs.", rich_help_panel="Data")
-]
-Limit = Annotated[int | None, typer.Option(min=1, help="Read this many records at most.", rich_help_panel="Data")]
-EvalFile = Annotated[
-    Path | None,
-    typer.Option(help="Your own scored pairs (.tsv, .csv, .jsonl) choose the checkpoint.", rich_help_panel="Run"),
-]
+data_option, run_option = (partial(typer.Option, rich_help_panel=panel) for panel in ("Data", "Run"))
+Columns = Annotated[list[str] | None, data_option(help="Column or field with the text; twice for pairs.")]
+Limit = Annotated[int | None, data_option(min=1, help="Read this many records at most.")]
+EvalFile = Annotated[Path | None, run_option(help="Your own scored pairs (.tsv, .csv, .jsonl) choose the checkpoint.")]
 AllSets = Annotated[
     bool,
-    typer.Option(
+    run_option(
         "--all-sets",
         help="With --sts-dir: also score STS12-16 and STS-B test at each evaluation (STS-B dev alone chooses).",
-        rich_help_panel="Run",
     ),
 ]
-Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run in --output.", rich_help_panel="Run")]
+Resume = Annotated[bool, run_option("--resume", help="Go on with the run in --output.")]
 
 
 def training_data(source: str, views: str, column: list[str] | None, limit: int | None) -> TextData:
@@ -81,16 +76,8 @@ def training_evaluator(
     return left, AlignmentUniformityEvaluator(pairs=pairs, write_csv=False)
 
 
-def train_and_show(
-    train: Callable[[TrainerCallback], TrainingResult], evaluator: BaseEvaluator, json_file: str | None
-) -> None:
-    """Run a training with a progress bar and show what came of it; exit with 130 where a signal stopped it.
-
-    Args:
-        train: The training, with a callback more.
-        evaluator: The evaluator that chooses the checkpoint.
-        json_file: Where to write the run's record, see :func:`distilface_st.recipes._common.write_result`.
-    """
+def train_and_show(train: Callable[..., TrainingResult], evaluator: BaseEvaluator, json_file: str | None) -> None:
+    """Run ``train(callbacks=...)`` with a progress bar and show the result; exit with 130 where a signal stopped it."""
     from rich.table import Table
 
     from ..training.trainer import TrainingInterrupted
@@ -98,19 +85,20 @@ def train_and_show(
 
     out = console()
     try:
-        result = train(TrainingProgress(evaluator.primary_metric))
+        result = train(callbacks=[TrainingProgress(evaluator.primary_metric)])
     except TrainingInterrupted as stopped:
         out.print(str(stopped))
         raise typer.Exit(130) from None
     run = result.run
-    table = Table(title=f"{run['steps']:,} steps in {run['seconds']:,.0f} s; kept: {run['kept']}")
-    for heading in ("score", "before", "after", "change"):
-        table.add_column(heading, justify="left" if heading == "score" else "right")
-    for name, after in run["scores_after"].items():
-        before = run["scores_before"].get(name)
-        change = "" if before is None else f"{after - before:+.2f}"
-        table.add_row(name, "" if before is None else f"{before:.2f}", f"{after:.2f}", change)
     if run["scores_after"]:
+        table = Table(title=f"{run['steps']:,} steps in {run['seconds']:,.0f} s; kept: {run['kept']}")
+        table.add_column("score")
+        for heading in ("before", "after", "change"):
+            table.add_column(heading, justify="right")
+        for name, after in run["scores_after"].items():
+            before = run["scores_before"].get(name)
+            known = ("", "") if before is None else (f"{before:.2f}", f"{after - before:+.2f}")
+            table.add_row(name, known[0], f"{after:.2f}", known[1])
         out.print(table)
     if not run["improved"]:
         out.print(

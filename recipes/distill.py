@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,9 +12,20 @@ from ..distillation.config import OBJECTIVES, DistillationConfig
 from ..errors import InputError
 from ._common import MODEL_HELP, Device, JsonFile, StsDir, console, parse_layers
 from ._options import Shown, config_options
-from ._training import SOURCE_HELP, EvalFile, Limit, Resume, RunFolder, train_and_show, training_evaluator
+from ._training import (
+    SOURCE_HELP,
+    EvalFile,
+    Limit,
+    Resume,
+    RunFolder,
+    data_option,
+    run_option,
+    train_and_show,
+    training_evaluator,
+)
 
-_STUDENT, _OBJECTIVES = "Student", "Objectives"
+_OBJECTIVES = "Objectives"
+_student_option = partial(typer.Option, rich_help_panel="Student")
 
 
 @config_options(
@@ -47,28 +59,18 @@ def distill(
     ] = None,
     layers: Annotated[
         str | None,
-        typer.Option(
-            help="Layers to keep: a number (evenly spaced), first:N, or indices with commas (a single one: 1,).",
-            rich_help_panel=_STUDENT,
+        _student_option(
+            help="Layers to keep: a number (evenly spaced), first:N, or indices with commas (a single one: 1,)."
         ),
     ] = None,
-    embedding_size: Annotated[
-        int | None, typer.Option(help="Width of factorised word embeddings.", rich_help_panel=_STUDENT)
-    ] = None,
-    vocabulary: Annotated[
-        str, typer.Option(help="keep, or trim:N for the N most frequent tokens.", rich_help_panel=_STUDENT)
-    ] = "keep",
-    dimension: Annotated[
-        int | None, typer.Option(min=1, help="Width of the sentence embeddings.", rich_help_panel=_STUDENT)
-    ] = None,
+    embedding_size: Annotated[int | None, _student_option(help="Width of factorised word embeddings.")] = None,
+    vocabulary: Annotated[str, _student_option(help="keep, or trim:N for the N most frequent tokens.")] = "keep",
+    dimension: Annotated[int | None, _student_option(min=1, help="Width of the sentence embeddings.")] = None,
     limit: Limit = None,
-    column: Annotated[str | None, typer.Option(help="Column or field with the text.", rich_help_panel="Data")] = None,
+    column: Annotated[str | None, data_option(help="Column or field with the text.")] = None,
     sts_dir: StsDir = None,
     eval_file: EvalFile = None,
-    cache_dir: Annotated[
-        Path | None,
-        typer.Option(help="Folder of the teachers' embeddings, shared by runs.", rich_help_panel="Run"),
-    ] = None,
+    cache_dir: Annotated[Path | None, run_option(help="Folder of the teachers' embeddings, shared by runs.")] = None,
     resume: Resume = False,
     device: Device = None,
     json_file: JsonFile = None,
@@ -81,8 +83,7 @@ def distill(
     """
     from ..datasets.sentences import load_sentences
     from ..distillation.student import make_student
-    from ..distillation.teacher_pairs import teacher_pairs
-    from ..distillation.teachers import open_teacher
+    from ..distillation.teachers import open_teacher, teacher_pairs
     from ..distillation.training import distill as run_distillation
     from ..evaluation.sts import STSEvaluator
     from ..training.train import hold_out
@@ -106,14 +107,9 @@ def distill(
     parameters = sum(parameter.numel() for parameter in student.parameters())
     console().print(f"{data.source}: {len(data.dataset):,} sentences; the student has {parameters:,} parameters")
     with teacher_progress(len(data.dataset)) as embedding:
-        options: dict[str, Any] = {"evaluator": evaluator, "resume": resume, "device": device, "progress": embedding}
-        train_and_show(
-            lambda progress: run_distillation(
-                student, teachers, data, config, output, cache_dir=cache_dir, callbacks=[progress], **options
-            ),
-            evaluator,
-            json_file,
-        )
+        options: dict[str, Any] = {"cache_dir": cache_dir, "resume": resume, "device": device, "progress": embedding}
+        run = partial(run_distillation, student, teachers, data, config, output, evaluator=evaluator, **options)
+        train_and_show(run, evaluator, json_file)
 
 
 def _layers(text: str | None) -> int | str | list[int] | None:

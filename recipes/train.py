@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated, Any
 
 import typer
@@ -36,8 +37,7 @@ def train(
     given: dict[str, Any],
     *,
     preset: Annotated[
-        str,
-        typer.Option(help="Settings to start from: paper-default (the defaults shown here) or paper-best."),
+        str, typer.Option(help="Settings to start from: paper-default (the defaults shown here) or paper-best.")
     ] = "paper-default",
     column: Columns = None,
     limit: Limit = None,
@@ -66,9 +66,5 @@ def train(
         f"({data.blank:,} blank and {data.duplicates:,} duplicate ones dropped)"
     )
     model = model_from_config(config, device=device)
-    options: dict[str, Any] = {"evaluator": evaluator, "resume": resume, "device": device}
-    train_and_show(
-        lambda progress: run_training(model, data, config, output, **options, callbacks=[progress]),
-        evaluator,
-        json_file,
-    )
+    run = partial(run_training, model, data, config, output, evaluator=evaluator, resume=resume, device=device)
+    train_and_show(run, evaluator, json_file)

@@ -11,23 +11,28 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Dense
 from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
 from torch import nn
+from transformers import ElectraConfig, ElectraModel
 
 from ..errors import InputError
-from ..models.build import compose
+from ..models.build import compose, layer_stack
 from ..models.load import load_model
-from .factorisation import factorised_encoder
 from .vocabulary import trim_vocabulary
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Sequence
 
-    from transformers import PreTrainedTokenizerBase
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from ..datasets.text_data import TextData
 
 _PCA_SENTENCES = 4096
 _COUNTED_SENTENCES = 200_000
+_SHARED_SETTINGS = (
+    "vocab_size hidden_size num_hidden_layers num_attention_heads intermediate_size hidden_act hidden_dropout_prob "
+    "attention_probs_dropout_prob max_position_embeddings type_vocab_size initializer_range layer_norm_eps pad_token_id"
+).split()
+"""Settings that BERT and ELECTRA share."""
 
 
 def make_student(
@@ -73,7 +78,7 @@ def make_student(
         names = ", ".join(type(module).__name__ for module in modules)
         raise InputError(f"A student is cut from a transformer encoder followed by a pooling; this model has {names}.")
     transformer, pooling = copy.deepcopy(modules[0]).float(), copy.deepcopy(modules[1])
-    keep_layers(transformer, layers)
+    _keep_layers(transformer.model, layers)
     if vocabulary:
         _keep_words(transformer, _sentences(data, _COUNTED_SENTENCES), vocabulary)
     if embedding_size:
@@ -86,16 +91,11 @@ def make_student(
 
 
 def choose_layers(layers: int | str | Sequence[int] | None, depth: int) -> list[int]:
-    """Which layers to keep.
+    """Which of a teacher's ``depth`` layers to keep.
 
-    Args:
-        layers: A number of layers, evenly spaced from the first one on, as DistilBERT was cut from BERT (Sanh et al.,
-            2019); ``first:N``; or indices of layers, 0 to ``depth`` - 1, in the student's order, a layer perhaps more
-            than once. None keeps all.
-        depth: Layers of the teacher.
-
-    Raises:
-        InputError: More layers than there are, or ones that do not exist.
+    ``layers`` is a number of layers, evenly spaced from the first one on, as DistilBERT was cut from BERT (Sanh et al.,
+    2019); ``first:N``; or indices of layers, 0 to ``depth`` - 1, in the student's order, a layer perhaps more than
+    once. None keeps all.
 
     Example:
         >>> choose_layers(3, 6), choose_layers("first:2", 6), choose_layers([0, 5], 6)
@@ -117,29 +117,23 @@ def choose_layers(layers: int | str | Sequence[int] | None, depth: int) -> list[
     return chosen
 
 
-def keep_layers(transformer: Transformer, layers: int | str | Sequence[int] | None) -> None:
-    """Drop all but the chosen layers of an encoder, in place.
-
-    Raises:
-        InputError: The encoder's layers are not one list, or the choice does not fit.
-    """
-    encoder = cast("Any", transformer.model)
-    depth = int(encoder.config.num_hidden_layers)
-    chosen = choose_layers(layers, depth)
-    stacks = [module for module in encoder.modules() if isinstance(module, nn.ModuleList) and len(module) == depth]
-    if len(stacks) != 1:
-        raise InputError(f"Cannot cut {type(encoder).__name__}: found {len(stacks)} stacks of its layers, not one.")
-    kept = [stacks[0][index] for index in chosen]
-    repeated = [copy.deepcopy(layer) if kept.index(layer) < position else layer for position, layer in enumerate(kept)]
-    del stacks[0][:]
-    stacks[0].extend(repeated)
+def _keep_layers(encoder: Any, layers: int | str | Sequence[int] | None) -> None:
+    chosen = choose_layers(layers, encoder.config.num_hidden_layers)
+    stack = layer_stack(encoder, "cut")
+    # A layer that is there more than once gets weights of its own each time.
+    kept = [
+        copy.deepcopy(stack[index]) if index in chosen[:position] else stack[index]
+        for position, index in enumerate(chosen)
+    ]
+    del stack[:]
+    stack.extend(kept)
     encoder.config.num_hidden_layers = len(chosen)
 
 
 def _sentences(data: TextData | None, rows: int) -> list[str]:
     if data is None:
         raise InputError("Trimming the vocabulary or reducing the dimension needs sentences to look at.")
-    return list(data.dataset[: min(rows, len(data.dataset))]["sentence"])
+    return list(data.dataset[:rows]["sentence"])
 
 
 def _keep_words(transformer: Transformer, sentences: list[str], size: int) -> None:
@@ -166,3 +160,52 @@ def _principal_components(student: SentenceTransformer, sentences: list[str], di
     layer = Dense(width, dimension, bias=False, activation_function=nn.Identity())
     layer.linear.weight = nn.Parameter(torch.tensor(vectors[:, ::-1][:, :dimension].T.copy(), dtype=torch.float32))
     return layer
+
+
+def factorised_encoder(encoder: PreTrainedModel, embedding_size: int) -> ElectraModel:
+    """The same encoder with word embeddings of ``embedding_size`` dimensions, as an ``ElectraModel``.
+
+    BERT's embedding of a token is the layer normalization of the sum of a word's, a position's and a segment's vector.
+    All three are projected onto the leading singular vectors of the centred table, words weighted alike, as ALBERT
+    (Lan et al., 2020) factorises its table in training. They are laid across the all-ones vector, so that the
+    normalization in the narrow space takes nothing away, and the gain and bias of the wide one go into the projection.
+    """
+    wide, config = cast("Any", encoder), cast("Any", encoder.config)
+    if config.model_type not in ("bert", "electra"):
+        raise InputError(f"Word embeddings are factorised in BERT and ELECTRA encoders, not in {config.model_type}.")
+    width = wide.embeddings.word_embeddings.weight.shape[1]
+    if not 8 <= embedding_size < width:
+        raise InputError(f"The embedding size is {embedding_size}: it must be from 8 to {width - 1}.")
+    if hasattr(encoder, "embeddings_project"):
+        raise InputError("The encoder's word embeddings are factorised already.")
+    shared = {name: getattr(config, name) for name in _SHARED_SETTINGS}
+    electra = ElectraModel(ElectraConfig(**shared, embedding_size=embedding_size))
+    electra.encoder.load_state_dict(wide.encoder.state_dict())
+    _fill(electra, wide.embeddings, embedding_size)
+    electra.config._attn_implementation = config._attn_implementation
+    return electra
+
+
+@torch.no_grad()
+def _fill(electra: Any, wide: Any, size: int) -> None:
+    words = wide.word_embeddings.weight
+    positions = wide.position_embeddings.weight + wide.token_type_embeddings.weight[0]
+    words, positions = (rows - rows.mean(dim=1, keepdim=True) for rows in (words, positions))
+    typical = words + positions.mean(dim=0)
+    leading = torch.linalg.eigh(typical.T.double() @ typical.double())[1].flip(1)[:, : size - 1].float()
+    # An orthonormal basis, shape (size - 1, size), of the vectors whose elements sum to 0.
+    square = torch.eye(size, dtype=torch.float64)
+    square[:, 0] = 1
+    across = torch.linalg.qr(square)[0][:, 1:].T.float()
+    narrow, narrow_positions = words @ leading @ across, positions @ leading @ across
+    scale = (narrow + narrow_positions.mean(dim=0)).std(dim=1, unbiased=False).mean()
+    wide_scale = typical.std(dim=1, unbiased=False).mean()
+    table, projection = electra.embeddings, electra.embeddings_project
+    table.word_embeddings.weight.copy_(narrow)
+    table.position_embeddings.weight.copy_(narrow_positions)
+    table.token_type_embeddings.weight.zero_()
+    table.LayerNorm.weight.fill_(1)
+    table.LayerNorm.bias.zero_()
+    gain = wide.LayerNorm.weight * scale / wide_scale
+    projection.weight.copy_(gain[:, None] * (leading @ across))
+    projection.bias.copy_(wide.LayerNorm.bias)

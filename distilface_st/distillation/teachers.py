@@ -1,4 +1,4 @@
-"""Teachers' embeddings: computed once, kept on disk, read from there by every run."""
+"""Teachers: their embeddings, kept on disk for every run, and pairs that they score, to choose a checkpoint."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import datasets
 import numpy as np
 from sentence_transformers import SentenceTransformer
 
+from ..datasets.sts import STSSubset, STSTask
 from ..errors import InputError
 from ..models.encoders import open_encoder, unit_embeddings
 from ..models.fingerprint import encoder_fingerprint
@@ -17,7 +18,7 @@ from ..utils.files import read_json, write_json
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from ..datasets.text_data import TextData
     from ..models.encoders import Encoder
@@ -26,21 +27,17 @@ CHUNK = 2048
 """Sentences embedded between two writes: what a killed run loses at most, and what it holds in memory."""
 
 _FORMAT = 1
+_NEIGHBOURS = 2
+"""Pairs of each sentence with its nearest ones; as many are drawn at random."""
 
 
 @dataclass(frozen=True)
 class Teacher:
-    """A model to learn from.
-
-    Attributes:
-        encoder: What embeds.
-        name: What to call it.
-        fingerprint: Tells its embeddings from those of any other weights, modules or settings.
-    """
+    """A model to learn from."""
 
     encoder: Encoder
     name: str
-    fingerprint: str
+    fingerprint: str  # tells its embeddings from those of any other weights, modules or settings
 
 
 def open_teacher(path: str | os.PathLike[str], device: str | None = None) -> Teacher:
@@ -75,19 +72,11 @@ def teacher_embeddings(
     """The teacher's embeddings of all sentences, of length 1, from the cache or computed into it.
 
     They are written as they are computed, so that a run that was killed goes on where it was, and are read as pages of
-    a file: a million sentences of 768 dimensions are 1.5 GB on disk and a batch's worth in memory.
-
-    Args:
-        teacher: The teacher.
-        data: Sentences, in the column ``sentence``.
-        cache_dir: Folder of the cache; by default ``distilface/teachers`` in the cache folder of ``datasets``.
-        progress: Called with the number of sentences done, after each chunk.
+    a file: a million sentences of 768 dimensions are 1.5 GB on disk and a batch's worth in memory. The cache is by
+    default ``distilface/teachers`` in the cache folder of ``datasets``.
 
     Returns:
         Shape (rows, d), float16, read only, row i for sentence i.
-
-    Raises:
-        InputError: Embeddings that are not finite, or of another number of dimensions than those before.
     """
     folder = Path(cache_dir or Path(datasets.config.HF_DATASETS_CACHE) / "distilface" / "teachers")
     rows = len(data.dataset)
@@ -107,10 +96,8 @@ def teacher_embeddings(
             target.write(embeddings.astype(np.float16).data)
             target.flush()  # the record must not say more than the file holds
             done = end
-            write_json(
-                file.with_suffix(".json"),
-                {"rows": rows, "done": done, "dimension": dimension, "teacher": teacher.name},
-            )
+            record = {"rows": rows, "done": done, "dimension": dimension, "teacher": teacher.name}
+            write_json(file.with_suffix(".json"), record)
             progress(done)
     return np.memmap(file, np.float16, "r", shape=(rows, dimension or 0))
 
@@ -124,3 +111,29 @@ def _embedded(file: Path, rows: int) -> tuple[int, int | None]:
     except (OSError, ValueError, KeyError, TypeError):
         return 0, None
     return (done, dimension) if sound else (0, None)
+
+
+def teacher_pairs(
+    teachers: Sequence[Teacher], sentences: Sequence[str], teacher_weights: Sequence[float] | None = None, seed: int = 0
+) -> STSTask:
+    """Pairs of held-out sentences, near and far, with the teachers' mean similarity as their score.
+
+    A student's Spearman correlation on it says how far it ranks pairs as its teachers do.
+
+    """
+    count = len(sentences)
+    if count < 2:
+        raise InputError("Comparing student and teacher needs at least two sentences that are held out.")
+    weights = teacher_weights or [1.0] * len(teachers)
+    similarities: np.ndarray = np.zeros((count, count))
+    for teacher, weight in zip(teachers, weights, strict=True):
+        rows = unit_embeddings(teacher.encoder, sentences).astype(np.float64)
+        similarities += weight / sum(weights) * (rows @ rows.T)
+    np.fill_diagonal(similarities, -np.inf)
+    near = np.argsort(-similarities, axis=1)[:, : min(_NEIGHBOURS, count - 1)]
+    rng = np.random.default_rng(seed)
+    far = (np.arange(count)[:, None] + rng.integers(1, count, near.shape)) % count
+    others = np.hstack([near, far])
+    first, second = np.repeat(np.arange(count), others.shape[1]), others.reshape(-1)
+    one, other = ([sentences[int(index)] for index in side] for side in (first, second))
+    return STSTask("teacher", (STSSubset("held-out", one, other, similarities[first, second]),))

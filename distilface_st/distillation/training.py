@@ -1,4 +1,4 @@
-"""Distillation: a student, teachers' embeddings and text in; a small model and its history out."""
+"""Distillation: a student, teachers and text in, batched by length and topic; a small model and its history out."""
 
 from __future__ import annotations
 
@@ -7,19 +7,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from pyarrow.compute import utf8_length
+from sentence_transformers.base.sampler import DefaultBatchSampler
 
 from ..errors import InputError
 from ..losses import DistillationLoss
 from ..training.run_record import TrainingRun
 from ..training.trainer import fit
 from .config import OBJECTIVES
-from .sampler import LengthBatchSampler
 from .teachers import teacher_embeddings
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
+    from datasets import Dataset
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.base.evaluation import BaseEvaluator
     from transformers import TrainerCallback
@@ -70,8 +72,8 @@ def distill(
         The trained student, and what happened.
 
     Raises:
-        InputError: Data or settings that do not fit, a folder that holds another run, a run that diverged.
-        TrainingInterrupted: SIGINT or SIGTERM came; a checkpoint was saved.
+        InputError: As :func:`distilface_st.train`, and where a setting does not fit student or teachers.
+        TrainingInterrupted: As :func:`distilface_st.train`.
     """
     if not teachers:
         raise InputError("Distillation needs at least one teacher.")
@@ -102,3 +104,62 @@ def distill(
         rows,
         {"teachers": [{"name": teacher.name, "fingerprint": teacher.fingerprint} for teacher in teachers]},
     )
+
+
+class LengthBatchSampler(DefaultBatchSampler):
+    """Batches of sentences of about one length, in an order that the seed and the epoch decide.
+
+    Rows are shuffled and cut into pools of 64 batches; a pool is sorted by length and cut into batches, which are then
+    shuffled. With ``embeddings``, rows of about one length are dealt out to batches by topic: each goes to the nearest
+    of some of them that still has room. A batch then holds sentences that a teacher finds alike, whose similarities
+    have more to say than those of strangers.
+
+    The dataset has the column ``sentence``; the embeddings, a teacher's, have the shape (rows, d).
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        batch_size: int,
+        drop_last: bool,
+        embeddings: np.ndarray | None = None,
+        seed: int = 0,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(dataset, batch_size, drop_last, seed=seed, **kwargs)
+        self.embeddings = embeddings
+        blocks = dataset.with_format("arrow").iter(10_000)
+        self.lengths = np.concatenate([utf8_length(block["sentence"]).to_numpy() for block in blocks])
+
+    def __iter__(self) -> Iterator[list[int]]:
+        rng = np.random.default_rng((self.seed, self.epoch))
+        order = rng.permutation(len(self.lengths))
+        # The larger a pool, the less padding and the less chance; eight batches of it share their topics.
+        pool, step = self.batch_size * 64, self.batch_size * 8
+        for start in range(0, len(order), pool):
+            rows = order[start : start + pool]
+            rows = rows[np.argsort(self.lengths[rows], kind="stable")]
+            whole = len(rows) // self.batch_size * self.batch_size
+            batches: list[np.ndarray] = []
+            for first in range(0, whole, step):
+                part = rows[first : min(first + step, whole)]
+                if self.embeddings is not None:
+                    part = self._by_topic(part, self.embeddings, rng)
+                batches += list(part.reshape(-1, self.batch_size))
+            if whole < len(rows) and not self.drop_last:
+                batches.append(rows[whole:])
+            for index in rng.permutation(len(batches)):
+                yield batches[index].tolist()
+
+    def _by_topic(self, rows: np.ndarray, embeddings: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """The rows in the order of the batches that they are dealt out to."""
+        count = len(rows) // self.batch_size
+        vectors = embeddings[rows].astype(np.float32)
+        nearness = vectors @ vectors[rng.choice(len(rows), count, replace=False)].T
+        room = np.full(count, self.batch_size)
+        dealt: list[list[int]] = [[] for _ in range(count)]
+        for index in np.argsort(-nearness.max(axis=1)):
+            batch = int(np.where(room > 0, nearness[index], -np.inf).argmax())
+            dealt[batch].append(int(rows[index]))
+            room[batch] -= 1
+        return np.asarray(dealt).reshape(-1)

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
     from transformers import PreTrainedTokenizerBase
 
-_BATCH = 1000
-
 
 def trim_vocabulary(
     tokenizer: PreTrainedTokenizerBase, texts: Iterable[str], size: int
@@ -40,24 +38,13 @@ def trim_vocabulary(
     For the second, tokens with a character that is no token itself are kept too, and tokens that could end within one
     of them are not; vocabularies of BERT models have neither.
 
-    Args:
-        tokenizer: A fast WordPiece tokenizer, such as ``SentenceTransformer.tokenizer``. It is not changed.
-        texts: What is to be covered: many sentences like those that will be embedded. Read once, in batches.
-        size: Tokens to keep in all.
-
     Returns:
-        A tokenizer of the same class and settings, and ``kept``, shape (new size,), int64: the old id of each new one.
-        ``embeddings[kept]`` are its embeddings. Where nothing is left out, the tokenizer itself.
+        A tokenizer of the same class and settings with ``size`` tokens, and ``kept``, shape (new size,), int64: the old
+        id of each new one. ``embeddings[kept]`` are its embeddings. Where nothing is left out, the tokenizer itself.
 
     Raises:
         InputError: The tokenizer is of another kind; ``size`` is less than what must be kept; the vocabulary cannot
             be trimmed so that the second holds; a text is no string.
-
-    Example:
-        ::
-
-            tokenizer, kept = trim_vocabulary(model.tokenizer, sentences, 8000)
-            weights = embedding.weight[torch.from_numpy(kept)]
     """
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if not isinstance(backend, Tokenizer):
@@ -107,7 +94,6 @@ def _required_and_barred(state: dict[str, Any]) -> tuple[set[int], set[int]]:
     barred = {
         token for token, body in continued.items() if any(body[start:] in stumps for start in range(1, len(body)))
     }
-
     special: dict[int, int] = {}
     _map_ids(state["post_processor"], lambda old: special.setdefault(old, old))
     known = {*vocabulary.values(), *(entry["id"] for entry in state["added_tokens"])}
@@ -129,7 +115,7 @@ def _count(backend: Tokenizer, texts: Iterable[str], size: int) -> np.ndarray:
     whole.no_truncation()
     whole.no_padding()
     counts = np.zeros(size, dtype=np.int64)
-    for batch in chunked(texts, _BATCH):
+    for batch in chunked(texts, 1000):
         check_sentences(batch)
         encodings = whole.encode_batch_fast(batch, add_special_tokens=False)
         found = np.fromiter(chain.from_iterable(encoding.ids for encoding in encodings), np.int64)
@@ -141,8 +127,7 @@ def _renumbered(state: dict[str, Any], kept: np.ndarray) -> dict[str, Any]:
     """The tokenizer's JSON with the kept tokens only, under their new ids."""
     new = {int(old): index for index, old in enumerate(kept)}
     vocabulary = {token: new[old] for token, old in state["model"]["vocab"].items() if old in new}
-    padding = state["padding"]
-    if padding:
+    if padding := state["padding"]:
         padding = {**padding, "pad_id": new.get(padding["pad_id"], padding["pad_id"])}
     return {
         **state,

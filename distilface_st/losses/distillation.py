@@ -33,21 +33,16 @@ class DistillationLoss(nn.Module):
     with the weighted mean of the teachers' similarities, which are those of their embeddings laid side by side. With
     ``matryoshka_dims`` every objective is also asked of the first dimensions alone (Matryoshka, Kusupati et al., 2022).
 
-    Inputs:
-        +-----------+------------------------------------------------------+
-        | Columns   | Labels                                               |
-        +===========+======================================================+
-        | sentence  | the sentence's row in the teachers' embeddings       |
-        +-----------+------------------------------------------------------+
+    The data has the column ``sentence``, and as label the sentence's row in the teachers' embeddings.
 
     Args:
         model: The student.
         teachers: Embeddings of each teacher, shape (rows, d of the teacher), of length 1; memory-mapped arrays are read
             a batch at a time.
-        regression: Weight of the objective; 0 leaves it out. The others likewise.
-        contrastive: Its weight.
-        relational: Its weight.
-        ranking: Its weight.
+        regression: Weight of the objective; 0 leaves it out.
+        contrastive: Likewise.
+        relational: Likewise.
+        ranking: Likewise.
         temperature: Of ``contrastive``. SimCSE: 0.05.
         student_temperature: Of ``ranking``. RankCSE: 0.05.
         teacher_temperature: Of ``ranking``, half the student's as in RankCSE.
@@ -92,7 +87,11 @@ class DistillationLoss(nn.Module):
             "relational": relational,
             "ranking": ranking,
         }
-        self.temperatures = (temperature, student_temperature, teacher_temperature)
+        self.temperatures = {
+            "temperature": temperature,
+            "student_temperature": student_temperature,
+            "teacher_temperature": teacher_temperature,
+        }
         dimension = model.get_embedding_dimension() or 0
         self.matryoshka_dims = (*matryoshka_dims, dimension)
         if not teachers or len({len(teacher) for teacher in teachers}) != 1:
@@ -102,11 +101,13 @@ class DistillationLoss(nn.Module):
             raise ValueError(f"{found}: give one above 0 for each of the {len(teachers)} teachers.")
         if min(self.objectives.values()) < 0 or not any(self.objectives.values()):
             raise ValueError(f"The objectives' weights are {self.objectives}: none below 0, and at least one above.")
-        if min(self.temperatures) <= 0:
-            raise ValueError(f"temperatures are {list(self.temperatures)}: they must be above 0.")
+        if min(self.temperatures.values()) <= 0:
+            raise ValueError(f"temperatures are {list(self.temperatures.values())}: they must be above 0.")
         if not all(0 < dim < dimension for dim in matryoshka_dims) or len(set(matryoshka_dims)) < len(matryoshka_dims):
-            found = f"matryoshka_dims are {list(matryoshka_dims)}"
-            raise ValueError(f"{found}: each must be smaller than the model's {dimension}, and none be there twice.")
+            raise ValueError(
+                f"matryoshka_dims are {list(matryoshka_dims)}: each must be smaller than the model's {dimension}, "
+                "and none be there twice."
+            )
         # One list, first by dimension and then by teacher: its order is that of the weights in checkpoints.
         self.projections = nn.ModuleList(
             nn.Linear(dim, teacher.shape[1], bias=False) for dim in self.matryoshka_dims for teacher in teachers
@@ -117,9 +118,7 @@ class DistillationLoss(nn.Module):
     def fit_projections(self, sentences: Sequence[str], rows: Sequence[int]) -> None:
         """Begin with the projections that are best for the student as it is, by ridge regression.
 
-        Args:
-            sentences: A few thousand sentences, more than the student has dimensions.
-            rows: Their rows in the teachers' embeddings.
+        It takes more sentences than the student has dimensions, and their rows in the teachers' embeddings.
         """
         embeddings = self.model.encode(list(sentences), normalize_embeddings=True, convert_to_tensor=True).double()
         for dim, projections in self._projections():
@@ -131,12 +130,7 @@ class DistillationLoss(nn.Module):
                 projection.weight.copy_(torch.linalg.solve(gram, student.T @ target).T)
 
     def forward(self, sentence_features: Iterable[dict[str, Tensor]], labels: Tensor | None = None) -> Tensor:
-        """Embed the sentences and return the loss, a scalar.
-
-        Args:
-            sentence_features: One dict of tokenized features.
-            labels: Shape (batch,), the sentences' rows in the teachers' embeddings.
-        """
+        """The loss, a scalar, of one dict of tokenized features and labels of shape (batch,)."""
         assert labels is not None
         (features,) = sentence_features
         embeddings = self.model(features)["sentence_embedding"]
@@ -145,14 +139,9 @@ class DistillationLoss(nn.Module):
         return self.compute_loss_from_embeddings(embeddings, targets)
 
     def compute_loss_from_embeddings(self, embeddings: Tensor, targets: Sequence[Tensor]) -> Tensor:
-        """The loss of a batch.
+        """The loss from the student's embeddings, shape (batch, d), and each teacher's, shape (batch, its d).
 
-        Args:
-            embeddings: The student's, shape (batch, d).
-            targets: Each teacher's, shape (batch, d of the teacher).
-
-        Returns:
-            A scalar tensor, in float32 also under autocast.
+        It is computed in float32, also under autocast.
         """
         with torch.autocast(embeddings.device.type, enabled=False):
             embeddings = embeddings.float()
@@ -167,16 +156,8 @@ class DistillationLoss(nn.Module):
     def _loss_of(
         self, student: Tensor, projections: list[nn.Linear], targets: list[Tensor], relations: Tensor
     ) -> Tensor:
-        """The objectives of one embedding size.
-
-        Args:
-            student: Embeddings of length 1, shape (batch, size).
-            projections: From that size to each teacher's.
-            targets: Each teacher's embeddings, of length 1.
-            relations: The teachers' mean similarities, shape (batch, batch).
-        """
-        temperature, student_temperature, teacher_temperature = self.temperatures
-        wanted = self.objectives
+        """The objectives of one embedding size, with the teachers' mean similarities, shape (batch, batch)."""
+        wanted, temperatures = self.objectives, self.temperatures
         loss = student.new_zeros(())
         if wanted["regression"] or wanted["contrastive"]:
             projected = [F.normalize(projection(student), dim=1) for projection in projections]
@@ -187,7 +168,9 @@ class DistillationLoss(nn.Module):
             loss = loss + wanted["regression"] * (1 - cosine)
             if wanted["contrastive"]:
                 own = torch.arange(len(student), device=student.device)
-                contrasts = [F.cross_entropy(mine @ target.T / temperature, own) for mine, target in pairs]
+                contrasts = [
+                    F.cross_entropy(mine @ target.T / temperatures["temperature"], own) for mine, target in pairs
+                ]
                 loss = loss + wanted["contrastive"] * _mean(contrasts, self.teacher_weights)
         if wanted["relational"] or wanted["ranking"]:
             others = ~torch.eye(len(student), dtype=torch.bool, device=student.device)
@@ -195,8 +178,8 @@ class DistillationLoss(nn.Module):
             loss = loss + wanted["relational"] * self.RELATIONAL_SCALE * F.mse_loss(mine, theirs)
             if wanted["ranking"]:
                 loss = loss + wanted["ranking"] * F.kl_div(
-                    F.log_softmax(mine / student_temperature, dim=1),
-                    F.log_softmax(theirs / teacher_temperature, dim=1),
+                    F.log_softmax(mine / temperatures["student_temperature"], dim=1),
+                    F.log_softmax(theirs / temperatures["teacher_temperature"], dim=1),
                     reduction="batchmean",
                     log_target=True,
                 )
@@ -218,12 +201,9 @@ class DistillationLoss(nn.Module):
 
     def get_config_dict(self) -> dict[str, Any]:
         """The settings, as sentence-transformers lists them in a model card."""
-        temperature, student_temperature, teacher_temperature = self.temperatures
         return {
             **self.objectives,
-            "temperature": temperature,
-            "student_temperature": student_temperature,
-            "teacher_temperature": teacher_temperature,
+            **self.temperatures,
             "teacher_weights": self.teacher_weights,
             "matryoshka_dims": list(self.matryoshka_dims),
         }

@@ -30,20 +30,11 @@ class SimCSELoss(CachedLossMixin, nn.Module):
     With one text column the two views of a sentence differ by their dropout masks alone: the batch is tokenized once
     and runs through the encoder once, as the concatenation of the batch with itself.
 
-    Inputs:
-        +--------------------------------------------------+------------------------------------------+--------+
-        | Columns                                          | Positives                                | Labels |
-        +==================================================+==========================================+========+
-        | sentence                                         | the sentence under another dropout mask  | none   |
-        +--------------------------------------------------+------------------------------------------+--------+
-        | (anchor, positive)                               | given                                    | none   |
-        +--------------------------------------------------+------------------------------------------+--------+
-        | (anchor, positive, negative_1, ..., negative_n)  | given, with hard negatives               | none   |
-        +--------------------------------------------------+------------------------------------------+--------+
+    The data has the column ``sentence`` (its positive is the sentence under another dropout mask), or anchor and
+    positive, or anchor, positive and any number of hard negatives; labels are not used.
 
-    Relations:
-        On the same embeddings it equals sentence-transformers' ``MultipleNegativesRankingLoss(scale=1/temperature)``,
-        which needs the sentence column twice for dropout views, tokenizes it twice and runs the encoder twice.
+    On the same embeddings it equals sentence-transformers' ``MultipleNegativesRankingLoss(scale=1/temperature)``,
+    which needs the sentence column twice for dropout views, tokenizes it twice and runs the encoder twice.
 
     Args:
         model: The model to train.
@@ -128,27 +119,26 @@ class SimCSELoss(CachedLossMixin, nn.Module):
             columns = [column.to(torch.promote_types(column.dtype, torch.float32)) for column in embeddings]
             if self.similarity == "cosine":
                 columns = [F.normalize(column, dim=-1) for column in columns]
-            anchors, positives, *negatives = columns
-            local_anchors, local_positives = anchors, positives
+            anchors, positives = columns[:2]
             offset = 0
             if self.gather_across_devices:
-                anchors, positives, *negatives = (
-                    all_gather_with_grad(column) for column in (anchors, positives, *negatives)
-                )
-                offset = get_rank() * len(local_anchors)
-            targets = torch.arange(offset, offset + len(local_anchors), device=anchors.device)
-            similarities = local_anchors @ torch.cat([positives, *negatives]).T
-            self._record(similarities.detach(), targets)
+                columns = [all_gather_with_grad(column) for column in columns]
+                offset = get_rank() * len(anchors)
+            targets = torch.arange(offset, offset + len(anchors), device=anchors.device)
+            all_anchors, *candidates = columns
+            similarities = anchors @ torch.cat(candidates).T
+            if self.model.training:
+                self._record(similarities.detach(), targets)
             loss = F.cross_entropy(similarities / self.temperature, targets)
             if self.symmetric:
-                backward = F.cross_entropy(local_positives @ anchors.T / self.temperature, targets)
+                backward = F.cross_entropy(positives @ all_anchors.T / self.temperature, targets)
                 loss = (loss + backward) / 2
         return loss
 
     def pop_statistics(self) -> dict[str, float]:
         """Mean ``positive_similarity`` and ``negative_similarity`` over the calls since the last time.
 
-        Empty if there was no call; a batch without negatives has no negative similarity.
+        A batch without negatives has no negative similarity.
         """
         if not self._statistics:
             return {}
@@ -159,13 +149,8 @@ class SimCSELoss(CachedLossMixin, nn.Module):
 
     def get_config_dict(self) -> dict[str, Any]:
         """The settings, as sentence-transformers lists them in a model card."""
-        return {
-            "temperature": self.temperature,
-            "similarity": self.similarity,
-            "symmetric": self.symmetric,
-            "gather_across_devices": self.gather_across_devices,
-            "mini_batch_size": self.mini_batch_size,
-        }
+        names = ("temperature", "similarity", "symmetric", "gather_across_devices", "mini_batch_size")
+        return {name: getattr(self, name) for name in names}
 
     @property
     def citation(self) -> str:
@@ -179,10 +164,7 @@ class SimCSELoss(CachedLossMixin, nn.Module):
 }
 """
 
-    @torch.no_grad()
     def _record(self, similarities: Tensor, targets: Tensor) -> None:
-        if not self.model.training:
-            return
         positive = similarities.gather(1, targets[:, None]).sum()
         negative_count = similarities.numel() - len(targets)
         negative = (similarities.sum() - positive) / (negative_count or math.nan)

@@ -90,30 +90,26 @@ def compose(source: SentenceTransformer, modules: list[nn.Module], device: str |
     return model
 
 
+def layer_stack(encoder: Any, verb: str) -> nn.ModuleList:
+    """The list of an encoder's layers; ``verb`` says in the error what cannot be done where that is not one list."""
+    depth = encoder.config.num_hidden_layers
+    stacks = [module for module in encoder.modules() if isinstance(module, nn.ModuleList) and len(module) == depth]
+    if len(stacks) != 1:
+        raise InputError(f"Cannot {verb} {type(encoder).__name__}: found {len(stacks)} stacks of its layers, not one.")
+    return stacks[0]
+
+
 def trim_encoder(transformer: Transformer, pooling: MultiLayerPooling) -> MultiLayerPooling:
-    """Drop the encoder's layers above the highest one used, and check that the ones below give what they gave.
-
-    Args:
-        transformer: The encoder, changed in place.
-        pooling: Its pooling.
-
-    Returns:
-        The same pooling for the shallower encoder.
+    """Drop the encoder's layers above the highest one used, in place; returned is the same pooling for what is left.
 
     Raises:
         InputError: The encoder's layers are not one list, or its hidden states depend on the layers above them.
     """
     depth = max(1, *pooling.layer_indices)
     encoder = transformer.model
-    stacks = [
-        module
-        for module in encoder.modules()
-        if isinstance(module, nn.ModuleList) and len(module) == pooling.num_hidden_layers
-    ]
-    if len(stacks) != 1:
-        raise InputError(f"Cannot trim {type(encoder).__name__}: found {len(stacks)} stacks of its layers, not one.")
+    stack = layer_stack(encoder, "trim")
     before = _probe(encoder)
-    del stacks[0][depth:]
+    del stack[depth:]
     encoder.config.num_hidden_layers = depth
     after = _probe(encoder)
     if not all(torch.allclose(before[index], after[index], atol=1e-5) for index in pooling.layer_indices):

@@ -27,23 +27,16 @@ if TYPE_CHECKING:
 
 ATTENTION = "distilface_training"
 _LANES = 1 << 16
-_MEBIBYTE = 1 << 20
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 
 
 @dataclass(frozen=True)
 class Acceleration:
-    """What was made faster.
+    """What was made faster."""
 
-    Attributes:
-        memory: Whether the C library keeps freed memory for the next step.
-        dropouts: How many dropout modules draw cheap masks.
-        attention: Whether attention with dropout runs on contiguous heads and cheap masks.
-    """
-
-    memory: bool = False
-    dropouts: int = 0
-    attention: bool = False
+    memory: bool = False  # the C library keeps freed memory for the next step
+    dropouts: int = 0  # modules that draw cheap masks
+    attention: bool = False  # attention with dropout runs on contiguous heads and cheap masks
 
 
 @contextmanager
@@ -53,12 +46,6 @@ def accelerated(model: SentenceTransformer) -> Iterator[Acceleration]:
     Weights, what is saved (also inside) and the embeddings of eval mode do not change. In training the loss is the same
     function, with dropout drawn from the same distribution, though with other masks for a seed. On any other device
     nothing is done: torch's fused attention takes dropout there.
-
-    Args:
-        model: Any SentenceTransformer; parts that are not known here are left alone.
-
-    Yields:
-        What was made faster.
     """
     if model.device.type != "cpu":
         yield Acceleration()
@@ -74,10 +61,6 @@ def fast_dropout(x: Tensor, p: float) -> Tensor:
     """Zero elements with probability p, rounded to 1/65536, and scale the others so that the mean stays the same.
 
     One random 64-bit word of torch's generator serves four elements, so a mask costs a fraction of ``bernoulli_``'s.
-
-    Args:
-        x: A CPU tensor of any shape.
-        p: A probability from 0 to 1.
     """
     dropped_lanes = round(p * _LANES)
     if not 0 < dropped_lanes < _LANES:
@@ -109,10 +92,8 @@ def training_attention(
     """Attention with dropout on a CPU, for transformers' attention interface; all other cases go to its ``sdpa``.
 
     Torch's fused CPU kernel takes no dropout, so there ``sdpa`` falls back to single operations, on strided heads and
-    with ``bernoulli_``.
-
-    Queries, keys and values have the shape (batch, heads, tokens, head dimension); the mask is True where attention is
-    allowed. Returned are the outputs, of shape (batch, tokens, heads, head dimension), and None for the weights.
+    with ``bernoulli_``. Queries, keys and values have the shape (batch, heads, tokens, head dimension), the outputs
+    (batch, tokens, heads, head dimension); the mask is True where attention is allowed.
     """
     special = kwargs.get("position_bias") is not None or kwargs.get("is_causal") or getattr(module, "is_causal", False)
     if dropout == 0 or special or query.device.type != "cpu" or key.shape[1] != query.shape[1]:
@@ -139,24 +120,22 @@ def _keep_memory(undo: ExitStack) -> bool:
         return False
     if not hasattr(libc, "gnu_get_libc_version"):
         return False
-    if not (libc.mallopt(_M_MMAP_THRESHOLD, 32 * _MEBIBYTE) and libc.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)):
+    if not (libc.mallopt(_M_MMAP_THRESHOLD, 32 << 20) and libc.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)):
         return False
     undo.callback(libc.malloc_trim, 0)
-    undo.callback(libc.mallopt, _M_TRIM_THRESHOLD, 64 * _MEBIBYTE)
+    undo.callback(libc.mallopt, _M_TRIM_THRESHOLD, 64 << 20)
     return True
 
 
 def _swap_dropouts(model: nn.Module, undo: ExitStack) -> int:
-    found = [
-        (parent, name, child)
-        for parent in model.modules()
-        for name, child in parent.named_children()
-        if type(child) is nn.Dropout
-    ]
-    for parent, name, child in found:
-        setattr(parent, name, FastDropout(child.p).train(child.training))
-        undo.callback(setattr, parent, name, child)
-    return len(found)
+    swapped = 0
+    for parent in list(model.modules()):
+        for name, child in list(parent.named_children()):
+            if type(child) is nn.Dropout:
+                setattr(parent, name, FastDropout(child.p).train(child.training))
+                undo.callback(setattr, parent, name, child)
+                swapped += 1
+    return swapped
 
 
 def _set_attention(encoder: PreTrainedModel, undo: ExitStack) -> bool:

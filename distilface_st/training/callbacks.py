@@ -6,6 +6,7 @@ import math
 import signal
 import threading
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,37 +30,28 @@ _NOT_SCORES = ("eval_runtime", "eval_samples_per_second", "eval_steps_per_second
 _LOSS_STATE = "loss.safetensors"
 
 
+@dataclass(eq=False)
 class HistoryCallback(TrainerCallback):
-    """Writes the loss, similarities, learning rate, speed and scores of a run into its history.
+    """Writes the loss, similarities, learning rate, speed and scores of a run into its history."""
 
-    Args:
-        history: The history.
-        loss: The loss, for its similarities.
-        rows_per_step: Rows of data in one optimizer step, over all devices.
-
-    Raises:
-        InputError: The loss is not finite: training diverged.
-    """
-
-    def __init__(self, history: History, loss: SimCSELoss | DistillationLoss, rows_per_step: int) -> None:
-        self._history = history
-        self._loss = loss
-        self._rows_per_step = rows_per_step
-        self._begun = self._seconds = 0.0
+    history: History
+    loss: SimCSELoss | DistillationLoss
+    rows_per_step: int
+    begun: float = 0.0
+    seconds: float = 0.0
 
     @override
     def on_step_begin(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
-        self._begun = time.perf_counter()
+        self.begun = time.perf_counter()
 
     @override
     def on_step_end(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
-        self._seconds = time.perf_counter() - self._begun
+        self.seconds = time.perf_counter() - self.begun
 
     @override
-    def on_log(
-        self, args: Any, state: TrainerState, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any
-    ) -> None:
-        if not logs or "loss" not in logs:
+    def on_log(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
+        logs = kwargs["logs"]
+        if "loss" not in logs:
             return
         if not math.isfinite(logs["loss"]):
             raise InputError(
@@ -69,56 +61,47 @@ class HistoryCallback(TrainerCallback):
         if not state.is_world_process_zero:
             return
         values = {"loss": float(logs["loss"]), "learning_rate": float(logs["learning_rate"])}
-        values |= self._loss.pop_statistics()
-        values["sentences_per_second"] = round(self._rows_per_step / self._seconds, 2)
-        self._history.add(state.global_step, values)
+        values |= self.loss.pop_statistics()
+        values["sentences_per_second"] = round(self.rows_per_step / self.seconds, 2)
+        self.history.add(state.global_step, values)
 
     @override
-    def on_evaluate(
-        self, args: Any, state: TrainerState, control: Any, metrics: dict[str, Any] | None = None, **kwargs: Any
-    ) -> None:
-        if not metrics or not state.is_world_process_zero:
+    def on_evaluate(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
+        if not state.is_world_process_zero:
             return
         scores = {
             key.removeprefix("eval_"): value
-            for key, value in metrics.items()
+            for key, value in kwargs["metrics"].items()
             if key.startswith("eval_") and key not in _NOT_SCORES
         }
-        self._history.add(state.global_step, as_scores(scores))
-        self._history.write()
+        self.history.add(state.global_step, as_scores(scores))
+        self.history.write()
 
     @override
     def on_save(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
         # A resumed run needs the rows up to its checkpoint on disk.
         if state.is_world_process_zero:
-            self._history.write()
+            self.history.write()
 
     on_train_end = on_save
 
 
+@dataclass(eq=False)
 class LossCheckpoint(TrainerCallback):
     """Saves the loss's own weights (the projections of distillation) in each checkpoint, and loads them on resuming.
 
-    The trainer trains them but saves the model's weights alone.
-
-    Args:
-        loss: The loss.
-        checkpoint: The checkpoint from which the run goes on.
-
-    Raises:
-        InputError: The checkpoint lacks them.
+    The trainer trains them but saves the model's weights alone. ``checkpoint`` is the one from which the run goes on.
     """
 
-    def __init__(self, loss: SimCSELoss | DistillationLoss, checkpoint: Path | None) -> None:
-        self._loss = loss
-        self._checkpoint = checkpoint
+    loss: SimCSELoss | DistillationLoss
+    checkpoint: Path | None
 
     @override
     def on_train_begin(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
         own = self._own_weights()
-        if not own or self._checkpoint is None:
+        if not own or self.checkpoint is None:
             return
-        path = self._checkpoint / _LOSS_STATE
+        path = self.checkpoint / _LOSS_STATE
         if not path.is_file():
             raise InputError(f"{path} is missing: the checkpoint is not whole; begin the run again.")
         saved = load_file(str(path))
@@ -134,16 +117,13 @@ class LossCheckpoint(TrainerCallback):
             save_file({name: tensor.detach().contiguous() for name, tensor in own.items()}, str(folder / _LOSS_STATE))
 
     def _own_weights(self) -> dict[str, torch.Tensor]:
-        return {name: tensor for name, tensor in self._loss.state_dict().items() if not name.startswith("model.")}
+        return {name: tensor for name, tensor in self.loss.state_dict().items() if not name.startswith("model.")}
 
 
 class StopOnSignal(TrainerCallback):
     """On SIGINT or SIGTERM, finishes the step, saves a checkpoint and stops; on the second one, stops at once.
 
-    Where one runs inside another (a trial of a sweep), a signal reaches both.
-
-    Attributes:
-        stopped: Whether a signal came.
+    ``stopped`` says whether a signal came. Where one runs inside another (a trial of a sweep), a signal reaches both.
     """
 
     def __init__(self) -> None:

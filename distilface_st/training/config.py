@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -10,8 +11,6 @@ from ..utils.deprecation import renamed
 from ..utils.settings import check_settings, setting
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from ..modules.multi_layer_pooling import LayerReduction, LayerSelection
 
 Views = Literal["dropout", "neighbours", "pairs"]
@@ -67,7 +66,10 @@ class RunSettings:
 
     def to_dict(self) -> dict[str, Any]:
         """The settings as JSON can hold them."""
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+        return {
+            name: list(value) if isinstance(value, Sequence) and not isinstance(value, str) else value
+            for name, value in asdict(self).items()
+        }
 
 
 @renamed(**OLD_NAMES)
@@ -127,11 +129,6 @@ class TrainingConfig(RunSettings):
             raise InputError(f"There is no preset {name!r}: choose from {', '.join(PRESETS)}.")
         return replace(PRESETS[name], **changes)
 
-    def to_dict(self) -> dict[str, Any]:
-        """The settings as JSON can hold them."""
-        values = super().to_dict()
-        return values if isinstance(self.layers, str) else {**values, "layers": list(self.layers)}
-
 
 PRESETS = {
     "paper-default": TrainingConfig(),
@@ -141,11 +138,7 @@ PRESETS = {
 
 
 def resolve_precision(precision: Precision, device_type: str) -> Literal["fp32", "bf16", "fp16"]:
-    """What a :class:`TrainingConfig`'s ``precision`` means on a device of a type: ``cpu``, ``cuda``, ``mps``, ...
-
-    Raises:
-        InputError: fp16 anywhere but on CUDA.
-    """
+    """What a config's ``precision`` means on a device of a type: ``cpu``, ``cuda``, ``mps``, ..."""
     import torch
 
     if precision == "fp16" and device_type != "cuda":

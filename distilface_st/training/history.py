@@ -29,11 +29,8 @@ class History:
     Columns: ``step``; ``loss``; ``positive_similarity`` and ``negative_similarity`` (mean cosine of positives, and of
     in-batch negatives) or, in distillation, ``teacher_similarity`` (mean cosine to the teachers); ``learning_rate``;
     ``sentences_per_second`` (of training alone); then one for each score, Spearman x 100 where it is one. Step 0 is the
-    model before training.
-
-    Args:
-        path: The CSV file.
-        up_to: The rows of an existing file up to this step are kept: a resumed run writes later ones again. None: none.
+    model before training. Rows of an existing file are kept up to the step ``up_to``: a resumed run writes later ones
+    again.
     """
 
     def __init__(self, path: Path, up_to: int | None = None) -> None:
@@ -68,11 +65,7 @@ class History:
 
 
 def read_history(path: Path) -> list[dict[str, float]]:
-    """Read ``history.csv``.
-
-    Raises:
-        InputError: The file is damaged.
-    """
+    """The rows of a ``history.csv``."""
     try:
         with path.open(newline="", encoding="utf-8") as file:
             rows = [{key: float(value) for key, value in row.items() if value} for row in csv.DictReader(file)]
@@ -98,7 +91,7 @@ def plot_history(rows: list[dict[str, float]], path: Path, best_step: int | None
     """Draw score by step for each set (the paper's Figure 4) over the training loss.
 
     Args:
-        rows: Rows of a :class:`History`.
+        rows: Rows of ``history.csv``, as a :class:`TrainingResult` holds them.
         path: The image; its ending says the format.
         best_step: The step whose model was kept, marked with a line.
 

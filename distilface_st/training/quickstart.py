@@ -54,10 +54,6 @@ CONFIG = TrainingConfig(
 """Chosen on a part of the standard library that is neither trained on nor reported on: see results/quickstart."""
 
 _RESULT = "quickstart.json"
-_HITS = 3
-_PRIVATE = re.compile(r"(^|\.)_")
-# Scores are named as sentence-transformers names them.
-_METRICS = {"mrr10": "mrr@10", "recall1": "recall@1", "recall10": "recall@10"}
 
 
 def quickstart(
@@ -73,22 +69,14 @@ def quickstart(
 ) -> dict[str, Any]:
     """Train on documentation found on this machine, score before and after on that of held-out modules, and search it.
 
-    Args:
-        output: Folder for the model, its history and ``quickstart.json``; that of an earlier quickstart is replaced.
-        config: The settings of training.
-        encoder: The model to begin with; by default that of ``config``.
-        packages: Packages whose docstrings are trained on, where installed, next to the standard library's.
-        sts_dir: Folder with STS-B in SentEval's layout: scored on as well, if given.
-        device: ``cpu``, ``cuda``, ``mps``, ...; the best there is by default.
-        announce: Called with the name of each stage as it begins.
-        callbacks: Trainer callbacks, for progress say.
+    The model, its history and ``quickstart.json`` go to the folder ``output``, which may be that of an earlier
+    quickstart and is then replaced. ``packages`` are trained on where installed, next to the standard library. STS-B
+    is scored, too, where ``sts_dir`` is given. ``announce`` is called with the name of each stage as it begins.
 
     Returns:
-        What ``quickstart.json`` holds: ``before`` and ``after``, ``seconds``, ``seconds_of`` (each stage), ``text``
-        (numbers of pairs, and of documented objects by source), ``answers`` (as :func:`search` gives them), ``config``,
-        ``versions``, ``command``, ``seed`` and fingerprints. ``before`` and ``after`` say how well summaries find their
-        bodies among all held-out bodies (``mrr@10``, ``recall@1``, ``recall@10``, 0 to 1) and what the embeddings are
-        like (``alignment`` and ``uniformity``, less is better; ``sts_b``, Spearman x 100, where the data is at hand).
+        What ``quickstart.json`` holds. Its ``before`` and ``after`` say how well summaries find their bodies among all
+        held-out bodies (``mrr@10``, ``recall@1``, ``recall@10``, 0 to 1) and what the embeddings are like
+        (``alignment`` and ``uniformity``, less is better; ``sts_b``, Spearman x 100, where the data is at hand).
 
     Raises:
         InputError: ``output`` is something else than an earlier quickstart's folder.
@@ -139,15 +127,10 @@ def quickstart(
 
 
 def search(model: SentenceTransformer, questions: Sequence[str], entries: Sequence[DocEntry]) -> list[dict[str, Any]]:
-    """The documented objects that are nearest to each question by their name and summary.
-
-    Args:
-        model: The encoder.
-        questions: What is asked.
-        entries: What is searched.
+    """The three documented objects nearest to each question by their name and summary, the best first.
 
     Returns:
-        For each question ``{"question", "hits": [{"name", "summary", "similarity"}, ...]}``, the best three first.
+        For each question ``{"question", "hits": [{"name", "summary", "similarity"}, ...]}``.
     """
     texts = [f"{entry.name}: {entry.summary}" for entry in entries]
     rows, vectors = distinct_embeddings(model, [*texts, *questions], batch_size=64)
@@ -155,10 +138,9 @@ def search(model: SentenceTransformer, questions: Sequence[str], entries: Sequen
     answers = []
     for question in questions:
         similarities = documents @ vectors[rows[question]]
-        best = np.argsort(-similarities, kind="stable")[:_HITS]
         hits = [
             {"name": entries[i].name, "summary": entries[i].summary, "similarity": round(float(similarities[i]), 4)}
-            for i in best
+            for i in np.argsort(-similarities, kind="stable")[:3]
         ]
         answers.append({"question": question, "hits": hits})
     return answers
@@ -171,9 +153,7 @@ def heldout_scores(
     texts = [entry.summary for entry in docs.test], [entry.body for entry in docs.test]
     rows, vectors = distinct_embeddings(model, [*texts[0], *texts[1]], batch_size)
     summaries, bodies = (vectors[[rows[text] for text in side]] for side in texts)
-    scores = {
-        _METRICS.get(name, name): value for name, value in scores_of_ranks(ranks_of_own(summaries, bodies)).items()
-    }
+    scores = scores_of_ranks(ranks_of_own(summaries, bodies))
     scores |= {"alignment": alignment(summaries, bodies), "uniformity": uniformity(vectors)}
     if sts is not None:
         scores["sts_b"] = 100 * sts.score(model)[0].total.spearman
@@ -182,14 +162,13 @@ def heldout_scores(
 
 def training_data(docs: PythonDocs) -> TextData:
     """Summaries as anchors, and the texts after them as positives."""
-    pairs = docs.train
-    columns = {"anchor": [entry.summary for entry in pairs], "positive": [entry.body for entry in pairs]}
+    columns = {"anchor": [entry.summary for entry in docs.train], "positive": [entry.body for entry in docs.train]}
     return TextData(
         dataset=Dataset.from_dict(columns),
         read=sum(docs.counts.values()),
         blank=0,
         duplicates=0,
-        fingerprint=_fingerprint(pairs),
+        fingerprint=_fingerprint(docs.train),
         source="documentation of the standard library and of installed packages",
     )
 
@@ -200,8 +179,5 @@ def _fingerprint(entries: Sequence[DocEntry]) -> str:
 
 def _searchable(docs: PythonDocs) -> list[DocEntry]:
     """Public objects of the standard library, held out or not, and the language's topics."""
-    return [
-        entry
-        for entry in docs.entries
-        if (entry.module == "topics" or entry.module in sys.stdlib_module_names) and not _PRIVATE.search(entry.name)
-    ]
+    modules = {"topics", *sys.stdlib_module_names}
+    return [entry for entry in docs.entries if entry.module in modules and not re.search(r"(^|\.)_", entry.name)]

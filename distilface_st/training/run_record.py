@@ -40,11 +40,7 @@ class TrainingRun:
     callbacks: Sequence[TrainerCallback] = ()
 
     def begin_record(self) -> dict[str, Any]:
-        """The run's record: written when it begins, read and compared when it goes on, by the first process alone.
-
-        Raises:
-            InputError: The folder holds another run, or none to resume.
-        """
+        """The run's record: written when it begins, read and compared when it goes on, by the first process alone."""
         record = {
             **provenance(seed=self.config.seed),
             "status": "running",
@@ -66,20 +62,16 @@ class TrainingRun:
                 raise InputError(f"{self.output} holds no run to resume.")
             write_json(file, record)
             return record
-        before = self._read_record(file)
+        before = read_json(file)
+        try:
+            _ = before["status"], before["data"]["fingerprint"], before["fingerprint_before"]
+            before["config"] = current_names(before["config"], getattr(self.config, "RENAMED", {}))
+        except (KeyError, TypeError, AttributeError) as error:
+            raise InputError(f"{file} is damaged: {error!r}") from error
         if not self.resume:
             raise InputError(f"{self.output} holds a run already: go on with --resume, or choose another --output.")
         self._check_same(before, json.loads(json.dumps(record)))
         return before
-
-    def _read_record(self, file: Path) -> dict[str, Any]:
-        record = read_json(file)
-        try:
-            _ = record["status"], record["data"]["fingerprint"], record["fingerprint_before"]
-            record["config"] = current_names(record["config"], getattr(self.config, "RENAMED", {}))
-        except (KeyError, TypeError, AttributeError) as error:
-            raise InputError(f"{file} is damaged: {error!r}") from error
-        return record
 
     def _check_same(self, before: dict[str, Any], now: dict[str, Any]) -> None:
         if before["status"] == "finished":
@@ -110,9 +102,8 @@ def last_checkpoint(folder: Path) -> Path | None:
     for checkpoint in found:
         try:
             read_json(checkpoint / "trainer_state.json")
+            return checkpoint
         except (OSError, InputError):
             if is_first_process():
                 shutil.rmtree(checkpoint)
-        else:
-            return checkpoint
     return None

@@ -30,20 +30,9 @@ __all__ = ["TrainingConfig", "TrainingInterrupted", "TrainingResult", "hold_out"
 
 
 def model_from_config(config: TrainingConfig, device: str | None = None) -> SentenceTransformer:
-    """Build the model that a config describes.
-
-    Raises:
-        ValueError: As :func:`distilface_st.build_model` does.
-    """
-    return build_model(
-        config.encoder,
-        layers=config.layers,
-        layer_reduction=config.layer_reduction,
-        pooling_mode=config.pooling_mode,
-        normalize=config.normalize,
-        trim=config.trim,
-        device=device,
-    )
+    """Build the model that a config describes."""
+    names = ("encoder", "layers", "layer_reduction", "pooling_mode", "normalize", "trim")
+    return build_model(**{name: getattr(config, name) for name in names}, device=device)
 
 
 def train(
@@ -103,10 +92,6 @@ def train(
 
 
 def hold_out(data: TextData, rows: int = 1000) -> tuple[TextData, Dataset]:
-    """Set the last rows of the data aside, at most ``rows`` and a tenth of them.
-
-    Returns:
-        The data left, and the rows set aside.
-    """
+    """The data without its last rows, and those: at most ``rows``, and a tenth of them."""
     left = len(data.dataset) - max(1, min(rows, len(data.dataset) // 10))
     return replace(data, dataset=data.dataset.select(range(left))), data.dataset.select(range(left, len(data.dataset)))

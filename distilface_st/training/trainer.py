@@ -13,13 +13,7 @@ import torch
 from sentence_transformers import SentenceTransformerTrainer, SentenceTransformerTrainingArguments
 from sentence_transformers.sentence_transformer.data_collator import SentenceTransformerDataCollator
 from torch.nn.modules.dropout import _DropoutNd
-from transformers import (
-    EarlyStoppingCallback,
-    PrinterCallback,
-    ProgressCallback,
-    SchedulerType,
-    set_seed,
-)
+from transformers import EarlyStoppingCallback, PrinterCallback, ProgressCallback, SchedulerType, set_seed
 
 from ..errors import InputError, MissingExtraError
 from ..models.fingerprint import model_fingerprint
@@ -42,6 +36,12 @@ if TYPE_CHECKING:
 
     from ..losses import DistillationLoss, SimCSELoss
     from .run_record import TrainingRun
+
+_SAME_SETTINGS = (
+    *("max_steps", "learning_rate", "lr_scheduler_type", "warmup_steps", "weight_decay", "max_grad_norm"),
+    *("eval_steps", "seed"),
+)
+"""Settings that the stock trainer knows by the same names."""
 
 
 class TrainingInterrupted(Exception):  # noqa: N818 (what happened is no error)
@@ -85,16 +85,8 @@ def fit(
 ) -> TrainingResult:
     """Train a model; what :func:`distilface_st.train` and :func:`distilface_st.distill` share.
 
-    Args:
-        run: What to train, on what, and how.
-        make_loss: Gives the loss for a number of processes.
-        batch_sampler: How rows are put into batches, as sentence-transformers' training arguments take it.
-        rows: What the trainer reads; by default the text itself.
-        facts: More to write into ``run.json``.
-
-    Raises:
-        InputError: A folder that holds another run, settings that cannot be, a run that diverged.
-        TrainingInterrupted: SIGINT or SIGTERM came; a checkpoint was saved.
+    ``make_loss`` gives the loss for a number of processes, ``rows`` are what the trainer reads, by default the text
+    itself, and ``facts`` go into ``run.json``.
     """
     model, config, output = run.model, run.config, run.output
     checkpoint = last_checkpoint(output / "checkpoints") if run.resume else None
@@ -109,7 +101,6 @@ def fit(
                 module.p = config.dropout
     history = History(output / "history.csv", up_to=int(checkpoint.name.split("-")[1]) if checkpoint else None)
     stop = StopOnSignal()
-    patience = [EarlyStoppingCallback(config.patience)] if config.patience and run.evaluator else []
     card = model.model_card_data
     card.widget = [{}]  # or the trainer would fill it with training sentences, which may be private
     trainer = SentenceTransformerTrainer(
@@ -123,7 +114,7 @@ def fit(
         callbacks=[
             HistoryCallback(history, loss, config.batch_size * arguments.world_size),
             LossCheckpoint(loss, checkpoint),
-            *patience,
+            *([EarlyStoppingCallback(config.patience)] if config.patience and run.evaluator else []),
             *run.callbacks,
             stop,
         ],
@@ -179,22 +170,15 @@ def _arguments(run: TrainingRun, batch_sampler: Any, is_resumed: bool) -> Senten
         torch.cuda.set_device(target)
     arguments = SentenceTransformerTrainingArguments(
         output_dir=str(run.output / "checkpoints"),
-        max_steps=config.max_steps,
+        **{name: getattr(config, name) for name in _SAME_SETTINGS},
         per_device_train_batch_size=config.batch_size,
-        learning_rate=config.learning_rate,
-        lr_scheduler_type=config.lr_scheduler_type,
-        warmup_steps=config.warmup_steps,
-        weight_decay=config.weight_decay,
-        max_grad_norm=config.max_grad_norm,
         optim="adamw_torch_fused",
         bf16=precision == "bf16",
         fp16=precision == "fp16",
         use_cpu=target.type == "cpu",
-        seed=config.seed,
         batch_sampler=batch_sampler,
         dataloader_drop_last=True,
         eval_strategy="steps" if evaluator else "no",
-        eval_steps=config.eval_steps,
         eval_on_start=evaluator is not None and not is_resumed,
         save_strategy="steps",
         save_steps=config.eval_steps,

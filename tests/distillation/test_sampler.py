@@ -6,7 +6,7 @@ from datasets import Dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from distilface_st.distillation.sampler import LengthBatchSampler
+from distilface_st.distillation.training import LengthBatchSampler
 
 
 def rows(lengths):

@@ -6,8 +6,7 @@ from sentence_transformers import SentenceTransformer
 from transformers import AutoModel, ElectraModel
 
 from distilface_st import InputError, make_student, save_model
-from distilface_st.distillation.factorisation import factorised_encoder
-from distilface_st.distillation.student import choose_layers
+from distilface_st.distillation.student import choose_layers, factorised_encoder
 
 SENTENCES = ["the old king of the north", "a red car", "she has been at school for two years", "music"]
 

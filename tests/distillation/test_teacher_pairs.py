@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 from distilface_st import InputError
-from distilface_st.distillation.teacher_pairs import teacher_pairs
-from distilface_st.distillation.teachers import Teacher
+from distilface_st.distillation.teachers import Teacher, teacher_of, teacher_pairs
 from distilface_st.evaluation.sts import sts_suite
 
 
@@ -37,8 +36,6 @@ def test_pairs_are_scored_as_the_teachers_say_and_hold_each_sentences_nearest():
 
 
 def test_the_teacher_itself_agrees_and_a_stranger_does_not(teacher_model, data):
-    from distilface_st.distillation.teachers import teacher_of
-
     task = teacher_pairs([teacher_of(teacher_model)], data.dataset[:50]["sentence"])
     assert sts_suite(teacher_model, tasks=[task])["scores"]["teacher"] > 99.9
     own = teacher_pairs([Teacher(Vectors(data.dataset[:50]["sentence"], 3), "v", "v")], data.dataset[:50]["sentence"])
