@@ -17,8 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
 TEXT_FIELDS = ("text", "sentence", "content", "body")
-LONGEST_ID = 512
-"""Bytes of an id."""
+LONGEST_ID = 512  # bytes
 
 
 def read_documents(
@@ -143,11 +142,9 @@ class PassageSplitter:
 
     def _cut(self, unit: str, count: int) -> list[tuple[str, int]]:
         """A unit as it is, or where it is longer than the budget in halves of words, again and again."""
-        if count <= self.budget:
-            return [(unit, count)]
         words = unit.split()
-        whole: list[str] | str = words if len(words) > 1 else unit
-        if len(whole) < 2:
+        whole: Sequence[str] = words if len(words) > 1 else unit
+        if count <= self.budget or len(whole) < 2:
             return [(unit, count)]
         joint = " " if len(words) > 1 else ""
         halves = [joint.join(half) for half in (whole[: len(whole) // 2], whole[len(whole) // 2 :])]

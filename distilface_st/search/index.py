@@ -31,8 +31,7 @@ if TYPE_CHECKING:
 MANIFEST = "manifest.json"
 _TYPE, _FORMAT = "distilface-index", 1
 _LEXICAL = "lexical"
-_FUSED = 100
-"""Passages taken from each of the two rankings of a hybrid search, at least."""
+_FUSED = 100  # passages taken from each of the two rankings of a hybrid search, at least
 _EXAMPLES = 20
 _SAMPLED = 200
 

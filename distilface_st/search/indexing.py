@@ -35,14 +35,9 @@ if TYPE_CHECKING:
 CHUNK = 2048
 """Documents between two commits: what a killed run does again at most, and what is in memory."""
 
-_SPECIAL = 2
-"""Tokens that a model puts around a text."""
-
-_BEGUN = ".index-begun"
-"""File that is there from the moment an index's folder is made until its manifest is, with the store's kind."""
-
-_TEMPORARY = re.compile(r"\.(manifest|milvus)\.[0-9]+\.tmp\.json")
-"""What a kill in the middle of writing one of these files leaves."""
+_SPECIAL = 2  # tokens that a model puts around a text
+_BEGUN = ".index-begun"  # holds the store's kind, from the making of an index's folder until its manifest is there
+_TEMPORARY = re.compile(r"\.(manifest|milvus)\.[0-9]+\.tmp\.json")  # left by a kill in the middle of writing these
 
 
 @dataclass(frozen=True)

@@ -36,15 +36,9 @@ if TYPE_CHECKING:
 
 _PASSAGES, _EMBEDDED = "passages", "embedded"
 _DONE = "done.json"
-_OTHERS = 2
-"""Cores for the tasks that read and write beside the actors, without which the actors wait for ever."""
-
-_BLOCKS = 4
-"""Blocks an actor at least, so that none has all the work."""
-
-_BLANK = -1
-"""Number of the row that stands for a document without a passage."""
-
+_OTHERS = 2  # cores for the tasks that read and write beside the actors, without which the actors wait for ever
+_BLOCKS = 4  # blocks an actor at least, so that none has all the work
+_BLANK = -1  # number of the row that stands for a document without a passage
 _SCHEMA = pa.schema({"row": "int64", "document": "string", "number": "int64", "text": "string", "metadata": "string"})
 
 

@@ -45,19 +45,12 @@ CREATE INDEX passages_of ON passages (document);
 CREATE TABLE blocks (start INTEGER PRIMARY KEY, rows INTEGER NOT NULL, digest TEXT NOT NULL);
 CREATE TABLE state (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 """
-_AT_ONCE = 500
-"""Values bound to one statement."""
+_AT_ONCE = 500  # values bound to one statement
 
 _OWN_FILE = re.compile(r"(vectors-[0-9]+\.f32|structure-[0-9]+\.faiss)")
-_WORTH_COMPACTING = 0.25
-"""Share of rows taken out from which on :meth:`FaissStore.finish` writes the vectors anew."""
-
-_RESCORED = 4
-"""Candidates of a structure compared exactly, for each hit wanted."""
-
-_FEW = 0.1
-"""Share of rows below which a filter's rows are compared one by one, and no structure is asked."""
-
+_WORTH_COMPACTING = 0.25  # share of rows taken out from which on the vectors are written anew
+_RESCORED = 4  # candidates of a structure compared exactly, for each hit wanted
+_FEW = 0.1  # share of rows below which a filter's rows are compared one by one, and no structure is asked
 _COMPACTED_AT_ONCE = 65_536
 
 
@@ -206,15 +199,17 @@ class SqliteStore(VectorStore):
 
 
 class _View(NamedTuple):
-    """What a search looks at, opened once: every new mapping of the vectors would fault in all its pages again."""
+    """What a search looks at, opened once: every new mapping of the vectors would fault in all its pages again.
+
+    ``alive`` are the rows of passages that are there, None if none was ever taken out; the structure knows the first
+    ``covered`` rows.
+    """
 
     version: tuple[str | None, str | None]
     vectors: np.ndarray
     alive: np.ndarray | None
-    """Rows of passages that are there; None if none was ever taken out."""
     structure: Any
     covered: int
-    """Rows that the structure knows."""
 
 
 class FaissStore(SqliteStore):

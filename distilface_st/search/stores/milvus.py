@@ -27,16 +27,14 @@ if TYPE_CHECKING:
 
     from ..filters import Condition
 
-TOKEN_VARIABLE = "MILVUS_TOKEN"
-"""Environment variable with the token of a server; it is never written to the index."""
-
+TOKEN_VARIABLE = "MILVUS_TOKEN"  # environment variable with a server's token, which is never written to the index
 _STATE, _LOCAL_FILE = "milvus.json", "milvus.db"
 _INDEXES = {"exact": "FLAT", "hnsw": "HNSW", "auto": "AUTOINDEX"}
 _AT_ONCE, _DELETED_AT_ONCE = 512, 128
 _LONGEST_TEXT = 65_535
 _MOST_HITS = 16_384
+# Milvus Lite's server ends a connection that asks more than once in five minutes whether it lives; pymilvus does.
 _PATIENT = {"grpc.keepalive_time_ms": 360_000}
-"""Milvus Lite's server ends a connection that asks more than once in five minutes whether it lives; pymilvus does."""
 
 
 class MilvusStore(VectorStore):

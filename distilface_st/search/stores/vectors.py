@@ -22,9 +22,7 @@ KINDS = ("exact", "hnsw", "ivf-pq", "int8")
 BLOCK = 16_384
 """Rows compared at once: 25 MB at 384 dimensions, float32, and the similarities of a hundred queries beside them."""
 
-HNSW_LINKS, HNSW_BUILD, HNSW_SEARCH = 32, 80, 96
-"""Links of a node; candidates while building; candidates while searching."""
-
+HNSW_LINKS, HNSW_BUILD, HNSW_SEARCH = 32, 80, 96  # links of a node; candidates while building; while searching
 _IVF_PROBES = 32
 _TRAINED_ON = 131_072
 _ADDED_AT_ONCE = 65_536
