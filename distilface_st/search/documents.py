@@ -41,7 +41,8 @@ def read_documents(
                 if file_kind(path) != ".txt" and named is None and "id" in record:
                     named = "id"
                 text_field = text_field or _text_field(record, where)
-            text = "" if record.get(text_field) is None else record[text_field]
+            text = record.get(str(text_field))
+            text = "" if text is None else text
             if text_field not in record or not isinstance(text, str):
                 raise InputError(f"{where}: no text in field {text_field!r}; found: {listed(record)}")
             counted = f"{path.name}:{number}" if len(files) > 1 else str(number)
