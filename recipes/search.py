@@ -13,8 +13,6 @@ from ..errors import InputError
 from ._common import MODEL_HELP, Device, JsonFile, Runtime, Threads, console, write_result
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from ..search import Hit
 
 _SHOWN_METADATA = 4
@@ -68,7 +66,12 @@ def search(
 
         if query is None and queries is None and sys.stdin.isatty():
             console().print(f"{index.store.counts().documents:,} documents, {index.model}. An empty line ends.")
-            _interactive(find)
+            with suppress(EOFError):
+                while typed := input("query: ").strip():
+                    try:
+                        _show(typed, find([typed])[0])
+                    except InputError as error:
+                        typer.secho(f"error: {error}", fg=typer.colors.RED)
             return
         given = [query] if query is not None else _lines(queries)
         results = [result for part in chunked(given, _AT_ONCE) for result in zip(part, find(part), strict=True)]
@@ -78,15 +81,6 @@ def search(
         return
     found = [{"query": text, "hits": [hit.as_dict() for hit in hits]} for text, hits in results]
     write_result({"results": found}, json_file or "-")
-
-
-def _interactive(find: Callable[[list[str]], list[list[Hit]]]) -> None:
-    with suppress(EOFError):
-        while query := input("query: ").strip():
-            try:
-                _show(query, find([query])[0])
-            except InputError as error:
-                typer.secho(f"error: {error}", fg=typer.colors.RED)
 
 
 def _show(query: str, hits: list[Hit]) -> None:

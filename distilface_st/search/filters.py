@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -17,8 +18,7 @@ _OPERATORS = ("==", "!=", ">=", "<=", ">", "<")
 _FIELD = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,63}")
 _TYPED = re.compile(r"\s*([^=!<>\s]+)\s*(==|!=|>=|<=|=|>|<)\s*(.*?)\s*", re.DOTALL)
 _MOST_VALUES = 256
-SURROGATE = re.compile(r"[\ud800-\udfff]")
-"""Half a surrogate pair, which no file and no database takes."""
+SURROGATE = re.compile(r"[\ud800-\udfff]")  # half a surrogate pair, which no file and no database takes
 
 
 @dataclass(frozen=True)
@@ -76,9 +76,6 @@ def parse_filter(given: Any) -> list[Condition]:
 def filter_of_words(words: list[str]) -> dict[str, Any] | None:
     """A filter as typed: ``lang=en``, ``year>=2000``, ``tag=a,b``, each a condition; numbers and true/false are such.
 
-    Raises:
-        InputError: Something without an operator.
-
     Example:
         >>> filter_of_words(["lang=en", "year>=2000", "tag=a,b"])
         {'lang': 'en', 'year': {'>=': 2000}, 'tag': ['a', 'b']}
@@ -89,10 +86,8 @@ def filter_of_words(words: list[str]) -> dict[str, Any] | None:
         if match is None:
             raise InputError(f"--filter {word}: give field=value, field=one,other, or field>=number.")
         field, operator, text = match.groups()
-        if operator in ("=", "==") and "," in text:
-            found[field] = [_typed(part) for part in text.split(",")]
-        elif operator in ("=", "=="):
-            found[field] = _typed(text)
+        if operator in ("=", "=="):
+            found[field] = [_typed(part) for part in text.split(",")] if "," in text else _typed(text)
         else:
             earlier = found.get(field)
             found[field] = {**(earlier if isinstance(earlier, dict) else {}), operator: _typed(text)}
@@ -141,10 +136,8 @@ def _typed(text: str) -> Value:
     if text in ("true", "false"):
         return text == "true"
     for kind in (int, float):
-        try:
+        with suppress(ValueError):
             return kind(text)
-        except ValueError:
-            continue
     return text
 
 

@@ -31,8 +31,7 @@ if TYPE_CHECKING:
 MANIFEST = "manifest.json"
 _TYPE, _FORMAT = "distilface-index", 1
 _LEXICAL = "lexical"
-_FUSED = 100
-"""Passages taken from each of the two rankings of a hybrid search, at least."""
+_FUSED = 100  # passages taken from each of the two rankings of a hybrid search, at least
 _EXAMPLES = 20
 _SAMPLED = 200
 
@@ -66,11 +65,10 @@ class SearchIndex:
             InputError: No index, a damaged one, one of a later version, or a model that did not make it.
             MissingExtraError: The store's library is not installed.
         """
-        folder = Path(folder)
-        manifest = read_manifest(folder)
+        manifest = read_manifest(Path(folder))
         kind = store_class(manifest["store"])
-        store = kind(folder, manifest["model"]["dimension"], kind.check(manifest["settings"]))
-        index = cls(folder, manifest, store)
+        store = kind(Path(folder), manifest["model"]["dimension"], kind.check(manifest["settings"]))
+        index = cls(Path(folder), manifest, store)
         if encoder is not None:
             index.use(encoder)
         return index
@@ -159,11 +157,11 @@ class SearchIndex:
         filter: dict[str, Any] | None = None,  # noqa: A002
         queries: Sequence[str] | None = None,
     ) -> list[list[Hit]]:
-        """Find documents by embedded queries.
+        """Find documents by embedded queries, without highlights.
 
         Args:
             vectors: Shape (queries, d), of length 1.
-            k: Most documents a query.
+            k: As in :meth:`search`.
             filter: As in :meth:`search`.
             queries: The queries' words, for a hybrid search; by default vectors alone decide.
         """
@@ -213,15 +211,15 @@ class SearchIndex:
         ]
 
     def semantic_search(self, query_embeddings: Any, top_k: int = 10) -> list[list[dict[str, Any]]]:
-        """What ``sentence_transformers.util.semantic_search`` gives, from the index: ``corpus_id`` and ``score``.
+        """What ``sentence_transformers.util.semantic_search`` gives, from the index.
 
         Args:
             query_embeddings: Shape (queries, d); a tensor or an array. Scaled to length 1 here.
             top_k: Most documents a query.
 
         Returns:
-            For each query its documents, best first. ``corpus_id`` is the number of the record in the corpus where
-            the corpus has no ids of its own, else the document's id.
+            For each query its documents, best first: ``score``, and as ``corpus_id`` the number of the record in the
+            corpus where that has no ids of its own, else the document's id.
         """
         detached = query_embeddings.detach().cpu().float() if hasattr(query_embeddings, "detach") else query_embeddings
         vectors = np.atleast_2d(np.array(detached, dtype=np.float32))
@@ -287,11 +285,7 @@ def named_encoder(encoder: Any, name: str | None = None, runtime: str | None = N
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """The manifest of an index.
-
-    Raises:
-        InputError: No index, a damaged one, or one of a later version.
-    """
+    """The manifest of an index; an InputError where there is none that this version can read."""
     path = folder / MANIFEST
     try:
         manifest = read_json(path)
@@ -338,9 +332,7 @@ def _best_passages(ranked: list[Scored], passages: dict[int, Passage], k: int) -
     for key, score in ranked:
         if key in passages and passages[key].document not in hits:
             hits[passages[key].document] = _hit(passages[key], score)
-            if len(hits) == k:
-                break
-    return list(hits.values())
+    return list(hits.values())[:k]
 
 
 def _hit(passage: Passage, score: float) -> Hit:

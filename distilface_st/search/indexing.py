@@ -18,9 +18,8 @@ from ..errors import InputError
 from ..models.encoders import embedding_dimension, longest_input, token_counts, unit_embeddings
 from ..utils.chunks import chunked
 from ..utils.ray import ray_library
-from .documents import read_documents
+from .documents import PassageSplitter, read_documents
 from .index import MANIFEST, NamedEncoder, SearchIndex, named_encoder, read_manifest, write_manifest
-from .passages import PassageSplitter
 from .stores.base import STORES, store_class
 
 if TYPE_CHECKING:
@@ -36,14 +35,9 @@ if TYPE_CHECKING:
 CHUNK = 2048
 """Documents between two commits: what a killed run does again at most, and what is in memory."""
 
-_SPECIAL = 2
-"""Tokens that a model puts around a text."""
-
-_BEGUN = ".index-begun"
-"""File that is there from the moment an index's folder is made until its manifest is, with the store's kind."""
-
-_TEMPORARY = re.compile(r"\.(manifest|milvus)\.[0-9]+\.tmp\.json")
-"""What a kill in the middle of writing one of these files leaves."""
+_SPECIAL = 2  # tokens that a model puts around a text
+_BEGUN = ".index-begun"  # holds the store's kind, from the making of an index's folder until its manifest is there
+_TEMPORARY = re.compile(r"\.(manifest|milvus)\.[0-9]+\.tmp\.json")  # left by a kill in the middle of writing these
 
 
 @dataclass(frozen=True)
@@ -112,8 +106,8 @@ def index_corpus(
 
     Raises:
         InputError: A source that cannot be read, an id that is there twice, an index that exists (``create``) or does
-            not (otherwise), one that another model made, or one with other work unfinished; a folder that holds
-            something else; passages that did not come back from Ray.
+            not (otherwise), was made by another model or has other work unfinished; a folder that holds something else;
+            passages that did not come back from Ray.
         MissingExtraError: The store's library or Ray is not installed.
     """
     if ray is not None:
@@ -139,8 +133,7 @@ def index_corpus(
         from .ray_indexing import embedded_by_ray
 
         work = folder.absolute() / f"ray-{job.key}"
-        embedded = embedded_by_ray(documents, splitter, model, ray, work, job.done)
-        result = _store(index, job, embedded, progress)
+        result = _store(index, job, embedded_by_ray(documents, splitter, model, ray, work, job.done), progress)
     shutil.rmtree(work)
     return result
 
@@ -186,16 +179,11 @@ class Embedded(NamedTuple):
 
 def _embedded(documents: Iterator[Document], splitter: PassageSplitter, encoder: Encoder) -> Iterator[Embedded]:
     """Chunks of documents, the next one read and split while the model and the store work on the last."""
-    chunks = chunked(documents, CHUNK)
-
-    def prepare() -> tuple[list[Document], list[Passage]] | None:
-        chunk = next(chunks, None)
-        return None if chunk is None else (chunk, splitter(chunk))
-
+    split = ((chunk, splitter(chunk)) for chunk in chunked(documents, CHUNK))
     with ThreadPoolExecutor(1) as thread:
-        following = thread.submit(prepare)
+        following = thread.submit(next, split, None)
         while (prepared := following.result()) is not None:
-            following = thread.submit(prepare)
+            following = thread.submit(next, split, None)
             texts = [passage.text for passage in prepared[1]]
             yield Embedded(*prepared, unit_embeddings(encoder, texts, "document"))
 
@@ -206,7 +194,12 @@ def _store(index: SearchIndex, job: Job, chunks: Iterable[Embedded], progress: C
     # A part of the first chunk may be there from before a kill, where the store does not undo it.
     is_clean = job.is_new or index.store.is_transactional
     for chunk in chunks:
-        ids = _distinct(chunk.documents)
+        seen: dict[str, Document] = {}
+        for document in chunk.documents:
+            if document.id in seen:
+                raise InputError(f"{document.where}: the id {document.id!r} is also that of {seen[document.id].where}.")
+            seen[document.id] = document
+        ids = list(seen)
         if job.mode != "update" and is_clean and (there := index.store.known(ids)):
             twice = next(document for document in chunk.documents if document.id in there)
             raise InputError(f"{twice.where}: the index has a document {twice.id!r} already (see --update).")
@@ -216,15 +209,6 @@ def _store(index: SearchIndex, job: Job, chunks: Iterable[Embedded], progress: C
         is_clean = True
         progress(job.done)
     return _finish(index, job, documents=job.done - begun_at, blank=blank)
-
-
-def _distinct(chunk: list[Document]) -> list[str]:
-    seen: dict[str, Document] = {}
-    for document in chunk:
-        if document.id in seen:
-            raise InputError(f"{document.where}: the id {document.id!r} is also that of {seen[document.id].where}.")
-        seen[document.id] = document
-    return list(seen)
 
 
 def _finish(index: SearchIndex, job: Job, **counts: int) -> dict[str, Any]:
@@ -241,8 +225,14 @@ def _create(folder: Path, model: NamedEncoder, settings: IndexSettings, job: Job
     overlap = tokens // 4 if settings.overlap is None else settings.overlap
     PassageSplitter(partial(token_counts, model.encoder), tokens, overlap)  # which refuses budgets that make no sense
     begun = folder / _BEGUN
-    if begun.is_file():
-        _remove_begun(folder, begun.read_text(encoding="utf-8"))
+    if begun.is_file():  # a run was killed before there was a manifest: what it made goes, by name, and nothing else
+        former = begun.read_text(encoding="utf-8")  # empty where nothing was made yet
+        names = store_class(former).files if former in STORES else ()
+        for path in [path for path in folder.iterdir() if path.name in names or _TEMPORARY.fullmatch(path.name)]:
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
     elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder} is there already and is no index: name another folder.")
     folder.mkdir(parents=True, exist_ok=True)
@@ -253,29 +243,19 @@ def _create(folder: Path, model: NamedEncoder, settings: IndexSettings, job: Job
     write_manifest(folder, model, settings.store, options, passages={"tokens": tokens, "overlap": overlap})
 
 
-def _remove_begun(folder: Path, store: str) -> None:
-    """Remove what a run that was killed before there was a manifest has made, by name, and nothing else."""
-    names = store_class(store).files if store in STORES else ()  # killed before it was written: nothing was made
-    for path in [path for path in folder.iterdir() if path.name in names or _TEMPORARY.fullmatch(path.name)]:
-        if path.is_dir():
-            shutil.rmtree(path)
-        else:
-            path.unlink()
-
-
 @dataclass
 class Job:
-    """A piece of work on an index, and how far it has come, as the store's position keeps it."""
+    """A piece of work on an index, and how many documents of it are done, as the store's position keeps it.
+
+    ``key`` tells it from other work, ``name`` says what it is. One that ``is_new`` was begun just now, so that nothing
+    can be there from before a kill.
+    """
 
     key: str
-    """Tells it from other work."""
     name: str
-    """What it is, for messages."""
     mode: str
     done: int = 0
-    """Documents that are done."""
     is_new: bool = False
-    """Whether it was begun just now, so that nothing can be there from before a kill."""
 
     @classmethod
     def of(cls, mode: str, source: str | os.PathLike[str], id_field: str | None, text_field: str | None) -> Job:

@@ -22,34 +22,22 @@ _KEYS = "keys.npy"
 
 
 class LexicalIndex:
-    """BM25 scores of passages.
-
-    Args:
-        folder: Where it is kept.
-        store: The passages. When they have changed, the whole is built anew.
-
-    Raises:
-        InputError: The folder is something else.
-        MissingExtraError: bm25s is not installed.
-    """
+    """BM25 scores of a store's passages, kept in a folder. When the passages have changed, the whole is built anew."""
 
     def __init__(self, folder: Path, store: VectorStore) -> None:
         self._bm25s = require("bm25s", "Hybrid search", "search")
         self.version = store.version()
         if _version_of(folder) != self.version:
-            self._build(folder, store)
+            passages = list(store.texts())
+            with atomic_folder(folder) as temporary:
+                if passages:
+                    index = self._bm25s.BM25()
+                    index.index(self._words([text for _, text in passages]), show_progress=False)
+                    index.save(str(temporary))
+                np.save(temporary / _KEYS, np.asarray([key for key, _ in passages], np.int64))
+                write_json(temporary / _RECORD, {"version": self.version, "passages": len(passages)})
         self._keys = np.load(folder / _KEYS, mmap_mode="r")
         self._index = self._bm25s.BM25.load(str(folder), mmap=True) if len(self._keys) else None
-
-    def _build(self, folder: Path, store: VectorStore) -> None:
-        passages = list(store.texts())
-        with atomic_folder(folder) as temporary:
-            if passages:
-                index = self._bm25s.BM25()
-                index.index(self._words([text for _, text in passages]), show_progress=False)
-                index.save(str(temporary))
-            np.save(temporary / _KEYS, np.asarray([key for key, _ in passages], np.int64))
-            write_json(temporary / _RECORD, {"version": self.version, "passages": len(passages)})
 
     def _words(self, texts: list[str]) -> list[list[str]]:
         words: list[list[str]] = self._bm25s.tokenize(texts, stopwords="en", return_ids=False, show_progress=False)

@@ -30,24 +30,16 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
 
+    from .documents import PassageSplitter
     from .index import NamedEncoder
     from .indexing import RaySettings
-    from .passages import PassageSplitter
 
 _PASSAGES, _EMBEDDED = "passages", "embedded"
 _DONE = "done.json"
-_PURPOSE = "Indexing on Ray"
-_OTHERS = 2
-"""Cores for the tasks that read and write beside the actors, without which the actors wait for ever."""
-
-_BLOCKS = 4
-"""Blocks an actor at least, so that none has all the work."""
-
-_BLANK = -1
-"""Number of the row that stands for a document without a passage."""
-
-_TYPES = {"row": "int64", "document": "string", "number": "int64", "text": "string", "metadata": "string"}
-_SCHEMA = pa.schema([(name, pa.type_for_alias(kind)) for name, kind in _TYPES.items()])
+_OTHERS = 2  # cores for the tasks that read and write beside the actors, without which the actors wait for ever
+_BLOCKS = 4  # blocks an actor at least, so that none has all the work
+_BLANK = -1  # number of the row that stands for a document without a passage
+_SCHEMA = pa.schema({"row": "int64", "document": "string", "number": "int64", "text": "string", "metadata": "string"})
 
 
 def embedded_by_ray(
@@ -58,15 +50,9 @@ def embedded_by_ray(
     work: Path,
     done: int,
 ) -> Iterator[Embedded]:
-    """Chunks of documents with their passages' vectors.
+    """Chunks of documents, but for the first ``done``, with their passages' vectors; what is in ``work`` is not redone.
 
-    Args:
-        documents: All documents.
-        splitter: Makes passages of them.
-        model: The model, by a name that every node can open.
-        settings: The cluster, and how it is used.
-        work: Folder for what is done, which is not done again.
-        done: Documents at the beginning that are in no chunk.
+    Every node must be able to open the model by its name.
     """
     if not (work / _PASSAGES / _DONE).exists():
         _write_passages(documents, splitter, work / _PASSAGES)
@@ -126,7 +112,7 @@ def _embed(work: Path, model: NamedEncoder, settings: RaySettings) -> None:
     shutil.rmtree(target, ignore_errors=True)
     # torch keeps to an actor's one core by itself; an exported model is told to
     runtime = None if isinstance(model.encoder, EdgeEncoder) else TORCH
-    with ray_cluster(_PURPOSE, settings.address, settings.workers + _OTHERS) as ray:
+    with ray_cluster("Indexing on Ray", settings.address, settings.workers + _OTHERS) as ray:
         import ray.data
 
         ray.data.DataContext.get_current().enable_progress_bars = False

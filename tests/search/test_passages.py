@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from distilface_st import InputError
+from distilface_st.search.documents import PassageSplitter
 from distilface_st.search.hits import Document
-from distilface_st.search.passages import PassageSplitter
 
 
 def words(texts):

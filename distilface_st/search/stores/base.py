@@ -33,16 +33,11 @@ class Counts(NamedTuple):
 
 
 class VectorStore(ABC):
-    """Passages with their vectors, of length 1, in a folder or on a server.
+    """Passages with their vectors, of length 1, in the index's folder or on a server.
 
     Every passage has a key, a whole number. A change is made whole or not at all, and with it the ``position`` that
     the caller gives, so that work that was killed goes on where it was. Searches may come from several threads.
-
-    Args:
-        folder: The index's folder, which holds the store's files, if it has any.
-        dimension: Width of the vectors.
-        settings: The store's own settings, JSON values, as :meth:`check` returns them.
-        create: Make a new store; otherwise open the one that is there.
+    ``settings`` are the store's own, as :meth:`check` returns them.
     """
 
     files: ClassVar[tuple[str, ...]]
@@ -64,11 +59,7 @@ class VectorStore(ABC):
     def add(self, passages: Sequence[Passage], vectors: np.ndarray, documents: Sequence[str], position: str) -> None:
         """Put documents in, in the place of those with the same ids; ``documents`` without a passage are taken out.
 
-        Args:
-            passages: All passages of the documents, in order.
-            vectors: Shape (passages, dimension), float32, of length 1.
-            documents: The documents' ids.
-            position: See :meth:`position`.
+        ``passages`` are all of the documents', in order, and ``vectors`` have shape (passages, dimension), float32.
         """
 
     @abstractmethod
@@ -125,12 +116,11 @@ class VectorStore(ABC):
         """Let go of files and connections."""
 
 
-STORES = {"faiss": ".faiss:FaissStore", "milvus": ".milvus:MilvusStore"}
+STORES = {"faiss": "FaissStore", "milvus": "MilvusStore"}
 
 
 def store_class(kind: str) -> type[VectorStore]:
-    """The class of a kind of store."""
+    """The class of a kind of store, from the module of the same name."""
     if kind not in STORES:
         raise InputError(f"There is no store {kind!r}: choose from {', '.join(STORES)}.")
-    module, _, name = STORES[kind].partition(":")
-    return cast("type[VectorStore]", getattr(import_module(module, __package__), name))
+    return cast("type[VectorStore]", getattr(import_module(f".{kind}", __package__), STORES[kind]))

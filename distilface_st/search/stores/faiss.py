@@ -4,58 +4,212 @@ from __future__ import annotations
 
 import json
 import re
+import sqlite3
+from contextlib import contextmanager
 from itertools import count
+from threading import RLock
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from typing_extensions import override
 
 from ...errors import InputError
+from ...utils.chunks import chunked
 from ...utils.files import sha256
-from .base import Scored
-from .sqlite import SqliteStore
+from ..filters import sql_of
+from ..hits import Passage
+from .base import Counts, Scored, VectorStore
 from .vectors import (
     KINDS,
     Nearest,
     VectorFile,
+    best_of,
     build_structure,
     candidates,
-    joined,
     load_faiss,
     nearest,
     open_structure,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
     from ..filters import Condition
-    from ..hits import Passage
+
+_CATALOGUE = "passages.sqlite"
+_TABLES = """
+CREATE TABLE documents (id TEXT PRIMARY KEY, metadata TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE passages (row INTEGER PRIMARY KEY, document TEXT NOT NULL, number INTEGER NOT NULL, text TEXT NOT NULL);
+CREATE INDEX passages_of ON passages (document);
+CREATE TABLE blocks (start INTEGER PRIMARY KEY, rows INTEGER NOT NULL, digest TEXT NOT NULL);
+CREATE TABLE state (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+"""
+_AT_ONCE = 500  # values bound to one statement
 
 _OWN_FILE = re.compile(r"(vectors-[0-9]+\.f32|structure-[0-9]+\.faiss)")
-_WORTH_COMPACTING = 0.25
-"""Share of rows taken out from which on :meth:`FaissStore.finish` writes the vectors anew."""
-
-_RESCORED = 4
-"""Candidates of a structure compared exactly, for each hit wanted."""
-
-_FEW = 0.1
-"""Share of rows below which a filter's rows are compared one by one, and no structure is asked."""
-
+_WORTH_COMPACTING = 0.25  # share of rows taken out from which on the vectors are written anew
+_RESCORED = 4  # candidates of a structure compared exactly, for each hit wanted
+_FEW = 0.1  # share of rows below which a filter's rows are compared one by one, and no structure is asked
 _COMPACTED_AT_ONCE = 65_536
 
 
+class SqliteStore(VectorStore):
+    """Passages in ``passages.sqlite``, each with a row number, its key; a subclass keeps the vectors."""
+
+    files = (_CATALOGUE, f"{_CATALOGUE}-journal")
+    is_transactional = True
+
+    def __init__(self, folder: Path, dimension: int, settings: dict[str, Any], create: bool = False) -> None:
+        super().__init__(folder, dimension, settings, create)
+        self.path = folder / _CATALOGUE
+        if not create and not self.path.is_file():
+            raise InputError(f"{self.path} is missing: the index is damaged; build it again.")
+        self._lock = RLock()
+        self._connection = sqlite3.connect(self.path, check_same_thread=False, isolation_level=None, timeout=60)
+        try:
+            if create:
+                self._connection.executescript(f"PRAGMA journal_mode = DELETE; BEGIN; {_TABLES} COMMIT;")
+            self.position()
+        except (sqlite3.DatabaseError, InputError) as error:
+            self._connection.close()
+            raise InputError(
+                f"{self.path} is damaged or no catalogue of an index ({error}); build it again."
+            ) from error
+
+    @contextmanager
+    def change(self) -> Iterator[None]:
+        """A transaction."""
+        with self._lock, self._damage():
+            self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+                self._connection.execute("COMMIT")
+            except BaseException:
+                self._connection.execute("ROLLBACK")
+                raise
+
+    @contextmanager
+    def _damage(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.OperationalError as error:
+            raise InputError(f"{self.path}: {error}.") from error
+        except sqlite3.IntegrityError as error:
+            raise InputError(f"{self.path}: an id that is there already ({error}).") from error
+        except sqlite3.DatabaseError as error:
+            raise InputError(f"{self.path} is damaged ({error}); build the index again.") from error
+
+    def read(self, statement: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        """The rows of a query."""
+        with self._lock, self._damage():
+            return self._connection.execute(statement, values).fetchall()
+
+    def write(self, statement: str, rows: Iterable[Sequence[Any]]) -> None:
+        """Run a statement with each row of values, within a change."""
+        self._connection.executemany(statement, rows)
+
+    def state(self) -> dict[str, str]:
+        """All that :meth:`set_state` kept."""
+        return dict(self.read("SELECT name, value FROM state"))
+
+    def set_state(self, **values: str) -> None:
+        """Keep values by name, within a change."""
+        self.write("INSERT OR REPLACE INTO state VALUES (?, ?)", values.items())
+
+    def remove(self, documents: Iterable[str]) -> int:
+        """:meth:`delete` within a change."""
+        ids = [(document,) for document in documents]
+        self.write("DELETE FROM passages WHERE document = ?", ids)
+        before = self._connection.total_changes
+        self.write("DELETE FROM documents WHERE id = ?", ids)
+        return self._connection.total_changes - before
+
+    @override
+    def delete(self, documents: Sequence[str], position: str) -> int:
+        with self.change():
+            found = self.remove(documents)
+            self.changed(position)
+        return found
+
+    def changed(self, position: str) -> None:
+        """Note, within a change, that passages have changed."""
+        self.set_state(position=position, version=str(int(self.version()) + 1))
+
+    @override
+    def position(self) -> str:
+        return self.state().get("position", "")
+
+    @override
+    def set_position(self, position: str) -> None:
+        with self.change():
+            self.set_state(position=position)
+
+    @override
+    def version(self) -> str:
+        return self.state().get("version", "0")
+
+    @override
+    def known(self, documents: Sequence[str]) -> set[str]:
+        found: set[str] = set()
+        for part in chunked(documents, _AT_ONCE):
+            marks = ", ".join("?" * len(part))
+            found |= {row[0] for row in self.read(f"SELECT id FROM documents WHERE id IN ({marks})", part)}
+        return found
+
+    @override
+    def matching(self, conditions: Sequence[Condition] = ()) -> list[int]:
+        """Row numbers of all passages whose documents meet the conditions, ascending."""
+        where, values = sql_of(conditions, "documents.metadata")
+        join = f"JOIN documents ON documents.id = passages.document WHERE {where}" if where else ""
+        return [row[0] for row in self.read(f"SELECT row FROM passages {join} ORDER BY row", values)]
+
+    @override
+    def fetch(self, keys: Sequence[int]) -> dict[int, Passage]:
+        found = {}
+        for part in chunked(keys, _AT_ONCE):
+            marks = ", ".join("?" * len(part))
+            statement = f"""SELECT row, document, number, text, metadata FROM passages
+                JOIN documents ON documents.id = passages.document WHERE row IN ({marks})"""
+            for row, document, number, text, metadata in self.read(statement, part):
+                found[row] = Passage(document, number, text, json.loads(metadata))
+        return found
+
+    @override
+    def texts(self, at_once: int = 4096) -> Iterator[tuple[int, str]]:
+        last = -1
+        while found := self.read("SELECT row, text FROM passages WHERE row > ? ORDER BY row LIMIT ?", (last, at_once)):
+            yield from found
+            last = found[-1][0]
+
+    @override
+    def counts(self) -> Counts:
+        ((documents, passages),) = self.read("SELECT (SELECT count(*) FROM documents), (SELECT count(*) FROM passages)")
+        return Counts(documents, passages)
+
+    @override
+    def verify(self) -> None:
+        found = self.read("PRAGMA integrity_check")
+        if found != [("ok",)]:
+            raise InputError(f"{self.path} is damaged ({found[0][0]}); build the index again.")
+
+    @override
+    def close(self) -> None:
+        self._connection.close()
+
+
 class _View(NamedTuple):
-    """What a search looks at, opened once: every new mapping of the vectors would fault in all its pages again."""
+    """What a search looks at, opened once: every new mapping of the vectors would fault in all its pages again.
+
+    ``alive`` are the rows of passages that are there, None if none was ever taken out; the structure knows the first
+    ``covered`` rows.
+    """
 
     version: tuple[str | None, str | None]
     vectors: np.ndarray
     alive: np.ndarray | None
-    """Rows of passages that are there; None if none was ever taken out."""
     structure: Any
     covered: int
-    """Rows that the structure knows."""
 
 
 class FaissStore(SqliteStore):
@@ -89,7 +243,7 @@ class FaissStore(SqliteStore):
         return {"index": kind}
 
     def _inside(self, name: str) -> Path:
-        """The path of a file that the catalogue names, which may name no other."""
+        """The path of a file that the catalogue names; a damaged one may name anything."""
         if not _OWN_FILE.fullmatch(name):
             raise InputError(f"{self.path} names a file {name!r}: the index is damaged.")
         return self.folder / name
@@ -107,7 +261,10 @@ class FaissStore(SqliteStore):
             state = self.state()
             start = int(state.get("rows", "0"))
             self.remove(sorted(self.known(documents)))
-            self.insert(start, passages)
+            metadata = {passage.document: json.dumps(passage.metadata, ensure_ascii=False) for passage in passages}
+            self.write("INSERT INTO documents VALUES (?, ?)", metadata.items())
+            rows = [(row, one.document, one.number, one.text) for row, one in enumerate(passages, start)]
+            self.write("INSERT INTO passages VALUES (?, ?, ?, ?)", rows)
             if len(vectors):
                 digest = self._vector_file(state).write(start, vectors)
                 self.write("INSERT INTO blocks VALUES (?, ?, ?)", [(start, len(vectors), digest)])
@@ -137,22 +294,17 @@ class FaissStore(SqliteStore):
         similarities = np.einsum("qkd,qd->qk", view.vectors[np.maximum(likely, 0)], vectors)
         similarities[likely < 0] = -np.inf
         later = np.arange(view.covered, len(view.vectors)) if rows is None else rows[rows >= view.covered]
-        return joined([Nearest(likely, similarities), nearest(view.vectors, vectors, k, later)]).best(k)
+        return best_of([Nearest(likely, similarities), nearest(view.vectors, vectors, k, later)], k)
 
     def _current_view(self) -> _View:
         state = self.state()
         version = (state.get("version"), state.get("structure"))
         if self._view is None or self._view.version != version:
             vectors = self._vectors(state)
-            some_gone = self.counts().passages < len(vectors)
-            known = json.loads(state.get("structure") or '{"rows": 0}')
-            self._view = _View(
-                version,
-                vectors,
-                np.asarray(self.matching(), np.int64) if some_gone else None,
-                self._open_structure(known) if known["rows"] else None,
-                known["rows"],
-            )
+            alive = np.asarray(self.matching(), np.int64) if self.counts().passages < len(vectors) else None
+            known = _structure(state)
+            structure = self._open_structure(known) if known["rows"] else None
+            self._view = _View(version, vectors, alive, structure, known["rows"])
         return self._view
 
     def _open_structure(self, known: dict[str, Any]) -> Any:
@@ -179,10 +331,18 @@ class FaissStore(SqliteStore):
         if rows - alive > _WORTH_COMPACTING * max(1, rows):
             self._compact()
         state = self.state()
-        covered = json.loads(state.get("structure") or '{"rows": 0}')["rows"]
-        if self.settings["index"] != "exact" and alive and covered < int(state["rows"]):
-            self._build_structure(self._vectors(state))
-        self._remove_former_files()
+        if self.settings["index"] != "exact" and alive and _structure(state)["rows"] < int(state["rows"]):
+            path = self._new_file("structure-{}.faiss", int(self.version()))
+            vectors = self._vectors(state)
+            build_structure(self.settings["index"], vectors, path)
+            record = {"file": path.name, "rows": len(vectors), "bytes": path.stat().st_size, "sha256": sha256(path)}
+            with self.change():
+                self.set_state(structure=json.dumps(record))
+        state = self.state()
+        for name in _noted(state) - _current(state):
+            self._inside(name).unlink(missing_ok=True)
+        with self.change():
+            self.set_state(files=json.dumps(sorted(_current(state))))
 
     def _compact(self) -> None:
         state = self.state()
@@ -201,13 +361,6 @@ class FaissStore(SqliteStore):
             self.set_state(vectors=target.path.name, rows=str(len(kept)), structure="")
             self.changed(self.position())
 
-    def _build_structure(self, vectors: np.ndarray) -> None:
-        path = self._new_file("structure-{}.faiss", int(self.version()))
-        build_structure(self.settings["index"], vectors, path)
-        record = {"file": path.name, "rows": len(vectors), "bytes": path.stat().st_size, "sha256": sha256(path)}
-        with self.change():
-            self.set_state(structure=json.dumps(record))
-
     def _new_file(self, pattern: str, first: int) -> Path:
         """A file that is not there yet, noted before it is written: a kill leaves nothing that is not known."""
         path = next(path for number in count(first) if not (path := self.folder / pattern.format(number)).exists())
@@ -215,13 +368,6 @@ class FaissStore(SqliteStore):
             state = self.state()
             self.set_state(files=json.dumps(sorted({*_noted(state), *_current(state), path.name})))
         return path
-
-    def _remove_former_files(self) -> None:
-        state = self.state()
-        for name in _noted(state) - _current(state):
-            self._inside(name).unlink(missing_ok=True)
-        with self.change():
-            self.set_state(files=json.dumps(sorted(_current(state))))
 
     @override
     def verify(self) -> None:
@@ -231,8 +377,8 @@ class FaissStore(SqliteStore):
         for start, rows, digest in self.read("SELECT start, rows, digest FROM blocks ORDER BY start"):
             if VectorFile.digest(np.asarray(stored[start : start + rows])) != digest:
                 raise InputError(f"{self.folder / state['vectors']} is damaged: build the index again.")
-        if record := state.get("structure"):
-            known = json.loads(record)
+        known = _structure(state)
+        if known["rows"]:
             self._open_structure(known)
             if sha256(path := self._inside(known["file"])) != known["sha256"]:
                 raise InputError(f"{path} is damaged: build the index again.")
@@ -243,6 +389,12 @@ class FaissStore(SqliteStore):
         super().close()
 
 
+def _structure(state: dict[str, str]) -> dict[str, Any]:
+    """The structure's ``file``, ``rows``, ``bytes`` and ``sha256``; without one, ``rows`` is 0."""
+    known: dict[str, Any] = json.loads(state.get("structure") or '{"rows": 0}')
+    return known
+
+
 def _noted(state: dict[str, str]) -> set[str]:
     """Files that were begun and not removed since."""
     return set(json.loads(state.get("files") or "[]"))
@@ -250,5 +402,4 @@ def _noted(state: dict[str, str]) -> set[str]:
 
 def _current(state: dict[str, str]) -> set[str]:
     """Files that hold what is searched."""
-    structure = json.loads(state.get("structure") or "{}")
-    return {name for name in (state.get("vectors"), structure.get("file")) if name}
+    return {name for name in (state.get("vectors"), _structure(state).get("file")) if name}

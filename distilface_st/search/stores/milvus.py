@@ -27,16 +27,14 @@ if TYPE_CHECKING:
 
     from ..filters import Condition
 
-TOKEN_VARIABLE = "MILVUS_TOKEN"
-"""Environment variable with the token of a server; it is never written to the index."""
-
+TOKEN_VARIABLE = "MILVUS_TOKEN"  # environment variable with a server's token, which is never written to the index
 _STATE, _LOCAL_FILE = "milvus.json", "milvus.db"
 _INDEXES = {"exact": "FLAT", "hnsw": "HNSW", "auto": "AUTOINDEX"}
 _AT_ONCE, _DELETED_AT_ONCE = 512, 128
 _LONGEST_TEXT = 65_535
 _MOST_HITS = 16_384
+# Milvus Lite's server ends a connection that asks more than once in five minutes whether it lives; pymilvus does.
 _PATIENT = {"grpc.keepalive_time_ms": 360_000}
-"""Milvus Lite's server ends a connection that asks more than once in five minutes whether it lives; pymilvus does."""
 
 
 class MilvusStore(VectorStore):
@@ -112,7 +110,7 @@ class MilvusStore(VectorStore):
             for names in chunked(documents, _DELETED_AT_ONCE):
                 more = [f"(document == {json.dumps(name)} and number > {last.get(name, -1)})" for name in names]
                 self._client.delete(self.collection, filter=" or ".join(more))
-        self._note(position, changed=True)
+        self.set_position(position, changed=True)
 
     @override
     def delete(self, documents: Sequence[str], position: str) -> int:
@@ -120,7 +118,7 @@ class MilvusStore(VectorStore):
         with self._errors():
             for names in chunked(sorted(found), _DELETED_AT_ONCE):
                 self._client.delete(self.collection, filter=_named(names))
-        self._note(position, changed=True)
+        self.set_position(position, changed=True)
         return len(found)
 
     @override
@@ -128,8 +126,8 @@ class MilvusStore(VectorStore):
         return str(self._state()["position"])
 
     @override
-    def set_position(self, position: str) -> None:
-        self._note(position, changed=False)
+    def set_position(self, position: str, changed: bool = False) -> None:
+        write_json(self.folder / _STATE, {"position": position, "changes": self._state()["changes"] + changed})
 
     @override
     def version(self) -> str:
@@ -143,9 +141,6 @@ class MilvusStore(VectorStore):
             return {"position": str(state["position"]), "changes": int(state["changes"])}
         except (FileNotFoundError, InputError, ValueError, KeyError, TypeError) as error:
             raise InputError(f"{path} is damaged or missing: build the index again.") from error
-
-    def _note(self, position: str, changed: bool) -> None:
-        write_json(self.folder / _STATE, {"position": position, "changes": self._state()["changes"] + changed})
 
     @override
     def known(self, documents: Sequence[str]) -> set[str]:
@@ -207,18 +202,15 @@ class MilvusStore(VectorStore):
 
     def _by_key(self, keys: Sequence[int], fields: list[str] | None = None) -> list[dict[str, Any]]:
         """Rows by key; by default with all their fields."""
+        rows: list[dict[str, Any]] = []
         with self._errors():
-            return [
-                row
-                for part in chunked(map(int, keys), _AT_ONCE)
-                for row in self._client.get(self.collection, ids=part, output_fields=fields)
-            ]
+            for part in chunked(map(int, keys), _AT_ONCE):
+                rows += self._client.get(self.collection, ids=part, output_fields=fields)
+        return rows
 
     def _rows(self, where: str, fields: list[str]) -> Iterator[dict[str, Any]]:
         with self._errors():
-            found = self._client.query_iterator(
-                self.collection, batch_size=_AT_ONCE, filter=where, output_fields=fields
-            )
+            found = self._client.query_iterator(self.collection, _AT_ONCE, filter=where, output_fields=fields)
             try:
                 while batch := found.next():
                     yield from batch

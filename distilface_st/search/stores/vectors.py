@@ -14,6 +14,7 @@ from ...errors import InputError
 from ...utils.extras import require
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
 KINDS = ("exact", "hnsw", "ivf-pq", "int8")
@@ -21,9 +22,7 @@ KINDS = ("exact", "hnsw", "ivf-pq", "int8")
 BLOCK = 16_384
 """Rows compared at once: 25 MB at 384 dimensions, float32, and the similarities of a hundred queries beside them."""
 
-HNSW_LINKS, HNSW_BUILD, HNSW_SEARCH = 32, 80, 96
-"""Links of a node; candidates while building; candidates while searching."""
-
+HNSW_LINKS, HNSW_BUILD, HNSW_SEARCH = 32, 80, 96  # links of a node; candidates while building; while searching
 _IVF_PROBES = 32
 _TRAINED_ON = 131_072
 _ADDED_AT_ONCE = 65_536
@@ -68,26 +67,18 @@ class Nearest(NamedTuple):
     rows: np.ndarray
     similarities: np.ndarray
 
-    def best(self, k: int) -> Nearest:
-        """The first ``k``; of equal similarities, the lower row comes first."""
-        order = np.lexsort((self.rows, -self.similarities), axis=1)[:, :k]
-        return Nearest(np.take_along_axis(self.rows, order, 1), np.take_along_axis(self.similarities, order, 1))
 
-
-def joined(parts: list[Nearest]) -> Nearest:
-    """What was found in several places, side by side."""
-    rows, similarities = zip(*parts, strict=True)
-    return Nearest(np.hstack(rows), np.hstack(similarities))
+def best_of(parts: Iterable[Nearest], k: int) -> Nearest:
+    """The best ``k`` of what was found in several places; of equal similarities, the lower row comes first."""
+    rows, similarities = (np.hstack(found) for found in zip(*parts, strict=True))
+    order = np.lexsort((rows, -similarities), axis=1)[:, :k]
+    return Nearest(np.take_along_axis(rows, order, 1), np.take_along_axis(similarities, order, 1))
 
 
 def nearest(vectors: np.ndarray, queries: np.ndarray, k: int, rows: np.ndarray | None = None) -> Nearest:
-    """Exact nearest rows by dot product, block by block, on all cores.
+    """Exact nearest rows of ``vectors`` (n, d) to ``queries`` (q, d) by dot product, block by block, on all cores.
 
-    Args:
-        vectors: Shape (n, d), float32; may be mapped from a file.
-        queries: Shape (q, d), float32.
-        k: Rows a query.
-        rows: Numbers of the only rows to look at, ascending; by default all.
+    The vectors may be mapped from a file. ``rows`` are the numbers of the only rows to look at, ascending.
     """
     faiss = load_faiss()
     total = len(vectors) if rows is None else len(rows)
@@ -100,7 +91,7 @@ def nearest(vectors: np.ndarray, queries: np.ndarray, k: int, rows: np.ndarray |
         scores, best = faiss.knn(queries, block, min(k, len(block)), metric=faiss.METRIC_INNER_PRODUCT)
         return Nearest(best + start if numbers is None else numbers[best], scores)
 
-    return joined(list(_threads().map(of_block, range(0, total, BLOCK)))).best(k)
+    return best_of(_threads().map(of_block, range(0, total, BLOCK)), k)
 
 
 @cache
@@ -115,13 +106,10 @@ def load_faiss() -> Any:
 
 
 def build_structure(kind: str, vectors: np.ndarray, path: Path) -> None:
-    """Build a structure over all rows and write it to a file.
+    """Build a structure over all rows, shape (n, d), float32, of length 1, and write it to a file.
 
-    Args:
-        kind: ``hnsw`` (a graph of neighbours; the vectors again), ``ivf-pq`` (clusters, of which a few are looked at;
-            a byte for each four dimensions) or ``int8`` (all rows, a byte a dimension).
-        vectors: Shape (n, d), float32, of length 1.
-        path: Where to.
+    ``hnsw`` is a graph of neighbours and holds the vectors again; ``ivf-pq`` has clusters, of which a few are looked
+    at, and a byte for each four dimensions; ``int8`` has all rows, a byte a dimension.
     """
     faiss = load_faiss()
     rows, dimension = vectors.shape
@@ -157,13 +145,9 @@ def open_structure(path: Path) -> Any:
 
 
 def candidates(index: Any, queries: np.ndarray, k: int, allowed: np.ndarray | None) -> np.ndarray:
-    """Row numbers of likely nearest rows, shape (queries, k); -1 where there are no more.
+    """Row numbers of likely nearest rows, shape (queries, k), -1 where there are no more.
 
-    Args:
-        index: An opened structure.
-        queries: Shape (q, d), float32.
-        k: Rows a query.
-        allowed: For each row whether it may be found, shape (n,), bool; None allows all.
+    ``allowed``, of shape (n,), says of each row whether it may be found.
     """
     faiss = load_faiss()
     bits = None if allowed is None else np.packbits(allowed, bitorder="little")
