@@ -22,8 +22,7 @@ from .plan import Problems, SweepPlan, checked
 from .ray_runner import run_sweep_on_ray
 from .report import write_report
 from .run import SweepWatcher, run_sweep
-from .space import Choice, Range, Space
-from .space_file import paper_space, read_space
+from .space import Choice, Range, Space, paper_space, read_space
 from .store import read_results
 
 __all__ = [
