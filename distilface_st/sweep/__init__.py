@@ -19,9 +19,8 @@ Example:
 from __future__ import annotations
 
 from .plan import Problems, SweepPlan, checked
-from .ray_runner import run_sweep_on_ray
 from .report import write_report
-from .run import SweepWatcher, run_sweep
+from .run import SweepWatcher, run_sweep, run_sweep_on_ray
 from .space import Choice, Range, Space, paper_space, read_space
 from .store import read_results
 
