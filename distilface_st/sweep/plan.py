@@ -108,8 +108,7 @@ class SweepPlan:
             "pruner": self.pruner,
             "final": sorted(tasks or [type(self.final).__name__]) if self.final else [],
         }
-        found: dict[str, Any] = json.loads(json.dumps(spec))  # lists for tuples, as the file will have them
-        return found
+        return dict(json.loads(json.dumps(spec)))  # lists for tuples, as the file will have them
 
 
 class Problems:

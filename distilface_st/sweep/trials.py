@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from optuna.trial import Trial
-    from transformers import TrainerControl, TrainerState, TrainingArguments
 
     from ..training.config import TrainingConfig
     from .plan import SweepPlan
@@ -43,27 +42,21 @@ class PruningCallback(TrainerCallback):
     """Reports each evaluation's ``metric`` after the first step, and ends a hopeless trial."""
 
     def __init__(self, metric: str, report: Report, on_step: Callable[[int], None] | None = None) -> None:
-        self._metric = metric
+        self._metric = f"eval_{metric}"
         self._report = report
         self._on_step = on_step
 
     @override
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if self._on_step:
             self._on_step(state.global_step)
 
     @override
-    def on_evaluate(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        metrics: dict[str, Any] | None = None,
-        **kwargs: Any,
-    ) -> None:
-        if not metrics or f"eval_{self._metric}" not in metrics or state.global_step == 0:
+    def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        metrics = kwargs.get("metrics") or {}
+        if self._metric not in metrics or state.global_step == 0:
             return
-        (score,) = as_scores({self._metric: metrics[f"eval_{self._metric}"]}).values()
+        (score,) = as_scores({self._metric.removeprefix("eval_"): metrics[self._metric]}).values()
         if self._report(score, state.global_step) and state.global_step < state.max_steps:
             raise Pruned(state.global_step, score)
 
