@@ -14,20 +14,16 @@ from ..sweep.records import by_configuration, ranked
 from ._common import console
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from rich.console import RenderableType
 
     from ..sweep import SweepPlan
     from ..sweep.records import ConfigurationRecord, TrialRecord
 
-_MOST_SHOWN = 8
-
 
 class SweepView(SweepWatcher):
-    """How far a sweep is, its best configurations, and the trials that run.
-
-    Args:
-        plan: The sweep.
-    """
+    """How far a sweep is, its best configurations, and the trials that run."""
 
     def __init__(self, plan: SweepPlan) -> None:
         from rich.live import Live
@@ -39,10 +35,9 @@ class SweepView(SweepWatcher):
         self._begun = time.monotonic()
         self._ended_before: int | None = None
         self._live = Live(get_renderable=self.render, console=console(), refresh_per_second=4, transient=True)
-        self._shown = sys.stderr.isatty()
 
     def __enter__(self) -> SweepView:
-        if self._shown:
+        if sys.stderr.isatty():
             self._live.start()
         return self
 
@@ -54,8 +49,7 @@ class SweepView(SweepWatcher):
         self._trials = trials
         ended = {trial.number for trial in trials if trial.outcome}
         self._running = {number: at for number, at in self._running.items() if number not in ended}
-        if self._ended_before is None:
-            self._ended_before = len(ended)
+        self._ended_before = len(ended) if self._ended_before is None else self._ended_before
 
     @override
     def trial_at(self, number: int, step: int, score: float | None = None) -> None:
@@ -67,8 +61,8 @@ class SweepView(SweepWatcher):
 
         plan = self._plan
         configurations = ranked(by_configuration(self._trials, len(plan.seeds)), plan.evaluator.greater_is_better)
-        table = configurations_table(configurations[:_MOST_SHOWN], plan.score_name) if configurations else ""
-        return Group(self._headline(), *(f"[dim]{line}[/]" for line in self._running_lines()), table)
+        table = configurations_table(configurations[:8], plan.score_name) if configurations else ""
+        return Group(self._headline(), *self._running_lines(), table)
 
     def _headline(self) -> str:
         counts = Counter(trial.status for trial in self._trials if trial.outcome)
@@ -76,21 +70,19 @@ class SweepView(SweepWatcher):
         statuses = ", ".join(f"{count} {status}" for status, count in counts.items())
         line = f"[bold]{ended} of {total} trials[/]{': ' + statuses if statuses else ''}"
         new = ended - (self._ended_before or 0)
-        if new < 1 or ended >= total:
-            return line
-        seconds = (time.monotonic() - self._begun) / new * (total - ended)
-        return f"{line}   [dim]about {seconds / 60:,.0f} minutes left[/]"
+        if new >= 1 and ended < total:
+            minutes = (time.monotonic() - self._begun) / new * (total - ended) / 60
+            line += f"   [dim]about {minutes:,.0f} minutes left[/]"
+        return line
 
-    def _running_lines(self) -> list[str]:
+    def _running_lines(self) -> Iterator[str]:
         trials = {trial.number: trial for trial in self._trials}
-        lines = []
         for number, (step, score) in sorted(self._running.items()):
             line = f"trial {number}: step {step}" + ("" if score is None else f", {score:.2f}")
             if trial := trials.get(number):
                 values = " ".join(f"{name} {_short(label)}" for name, label in trial.configuration.items())
                 line += f"   {values} seed {trial.seed}"
-            lines.append(line)
-        return lines
+            yield f"[dim]{line}[/]"
 
 
 def configurations_table(configurations: list[ConfigurationRecord], score: str) -> Any:

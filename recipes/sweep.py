@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from ..sweep import SweepPlan, SweepWatcher
     from ..sweep.records import ConfigurationRecord
 
-_SEARCH, _RUN, _RUNNER = "Search", "Run", "Runner"
+_search = partial(typer.Option, rich_help_panel="Search")
+_runner = partial(typer.Option, rich_help_panel="Runner")
 
 
 @config_options(TrainingConfig, only=("eval_steps", "views"))
@@ -32,32 +33,15 @@ def sweep(
     base: Annotated[str, typer.Option(help=f"Encoder to start from. {MODEL_HELP}")],
     given: dict[str, Any],
     *,
-    space: Annotated[
-        Path | None,
-        typer.Option(help="TOML file: a list or a range for each searched setting.", rich_help_panel=_SEARCH),
-    ] = None,
-    preset: Annotated[
-        str | None, typer.Option(help="Instead of --space: paper, what the paper tried.", rich_help_panel=_SEARCH)
-    ] = None,
-    sampler: Annotated[
-        str, typer.Option(help="grid, one-at-a-time, random or tpe.", rich_help_panel=_SEARCH)
-    ] = "one-at-a-time",
-    trials: Annotated[
-        int, typer.Option(min=1, help="Configurations that random and tpe try.", rich_help_panel=_SEARCH)
-    ] = 30,
+    space: Annotated[Path | None, _search(help="TOML file: a list or a range for each searched setting.")] = None,
+    preset: Annotated[str | None, _search(help="Instead of --space: paper, what the paper tried.")] = None,
+    sampler: Annotated[str, _search(help="grid, one-at-a-time, random or tpe.")] = "one-at-a-time",
+    trials: Annotated[int, _search(min=1, help="Configurations that random and tpe try.")] = 30,
     pruner: Annotated[
-        str,
-        typer.Option(
-            help="Stop hopeless trials at an evaluation: none, median or hyperband (on Ray ASHA, for both).",
-            rich_help_panel=_SEARCH,
-        ),
+        str, _search(help="Stop hopeless trials at an evaluation: none, median or hyperband (on Ray ASHA, for both).")
     ] = "none",
-    seeds: Annotated[
-        int, typer.Option(min=1, help="Run each configuration with this many seeds.", rich_help_panel=_SEARCH)
-    ] = 1,
-    seed: Annotated[
-        int, typer.Option(min=0, help="First seed of the trials, and the sampler's.", rich_help_panel=_SEARCH)
-    ] = 42,
+    seeds: Annotated[int, _search(min=1, help="Run each configuration with this many seeds.")] = 1,
+    seed: Annotated[int, _search(min=0, help="First seed of the trials, and the sampler's.")] = 42,
     max_steps: Annotated[
         int | None, typer.Option("--max-steps", "--steps", min=0, help="Optimizer steps of each trial.")
     ] = None,
@@ -69,32 +53,25 @@ def sweep(
         typer.Option(
             "--all-sets",
             help="Also score each trial's kept model on STS12-16 and STS-B test; STS-B dev alone decides.",
-            rich_help_panel=_RUN,
+            rich_help_panel="Run",
         ),
     ] = False,
     eval_file: EvalFile = None,
     device: Device = None,
-    runner: Annotated[
-        str,
-        typer.Option(help="local: one trial at a time; ray: on a Ray cluster (extra ray).", rich_help_panel=_RUNNER),
-    ] = "local",
-    ray_address: Annotated[
-        str, typer.Option(help="The cluster's address; local starts one on this machine.", rich_help_panel=_RUNNER)
-    ] = "local",
-    workers: Annotated[int, typer.Option(min=1, help="Trials at once on Ray.", rich_help_panel=_RUNNER)] = 2,
-    cpus_per_trial: Annotated[int, typer.Option(min=1, help="Cores for each on Ray.", rich_help_panel=_RUNNER)] = 1,
-    gpus_per_trial: Annotated[
-        float, typer.Option(min=0, help="GPUs for each on Ray, or a part of one.", rich_help_panel=_RUNNER)
-    ] = 0,
+    runner: Annotated[str, _runner(help="local: one trial at a time; ray: on a Ray cluster (extra ray).")] = "local",
+    ray_address: Annotated[str, _runner(help="The cluster's address; local starts one on this machine.")] = "local",
+    workers: Annotated[int, _runner(min=1, help="Trials at once on Ray.")] = 2,
+    cpus_per_trial: Annotated[int, _runner(min=1, help="Cores for each on Ray.")] = 1,
+    gpus_per_trial: Annotated[float, _runner(min=0, help="GPUs for each on Ray, or a part of one.")] = 0,
 ) -> None:
     """Search the settings of a training run, and report on them.
 
     Finished trials are kept: the same command goes on with a sweep that was stopped, and started twice, both share it.
     """
-    from ..sweep import run_sweep, run_sweep_on_ray
+    from ..sweep import run_sweep, run_sweep_on_ray, write_report
     from ..training.trainer import TrainingInterrupted
     from ._progress import quiet_libraries
-    from ._sweep_view import SweepView
+    from ._sweep_view import SweepView, configurations_table
 
     if max_steps == 0:
         raise InputError("--max-steps 0 trains nothing: `distilface poolings` compares poolings without training.")
@@ -128,13 +105,19 @@ def sweep(
     if runner == "ray":
         per_trial: dict[str, Any] = {"cpus_per_trial": cpus_per_trial, "gpus_per_trial": gpus_per_trial}
         run = partial(run_sweep_on_ray, address=ray_address, workers=workers, **per_trial)
+    out = console()
     try:
         with SweepView(plan) as view:
             configurations = run(plan, view)
     except TrainingInterrupted:
-        console().print(f"Stopped; everything is in {output}, and the same command goes on.")
+        out.print(f"Stopped; everything is in {output}, and the same command goes on.")
         raise typer.Exit(130) from None
-    _show(configurations, plan.score_name, output)
+    page = write_report(output)
+    if not configurations:
+        out.print(f"No trial gave a score: {output / 'trials.csv'} says why.", style="yellow")
+        return
+    out.print(configurations_table(configurations[:10], plan.score_name))
+    out.print(f"report: {page}   trials: {output / 'trials.csv'}   best model: {output / 'best'}")
 
 
 def sweep_report(
@@ -193,16 +176,3 @@ def _plan(
             num_hidden_layers(encoder)
     problems.check()
     return plan
-
-
-def _show(configurations: list[ConfigurationRecord], score: str, output: Path) -> None:
-    from ..sweep import write_report
-    from ._sweep_view import configurations_table
-
-    out = console()
-    page = write_report(output)
-    if not configurations:
-        out.print(f"No trial gave a score: {output / 'trials.csv'} says why.", style="yellow")
-        return
-    out.print(configurations_table(configurations[:10], score))
-    out.print(f"report: {page}   trials: {output / 'trials.csv'}   best model: {output / 'best'}")

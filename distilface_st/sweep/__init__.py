@@ -19,11 +19,9 @@ Example:
 from __future__ import annotations
 
 from .plan import Problems, SweepPlan, checked
-from .ray_runner import run_sweep_on_ray
 from .report import write_report
-from .run import SweepWatcher, run_sweep
-from .space import Choice, Range, Space
-from .space_file import paper_space, read_space
+from .run import SweepWatcher, run_sweep, run_sweep_on_ray
+from .space import Choice, Range, Space, paper_space, read_space
 from .store import read_results
 
 __all__ = [

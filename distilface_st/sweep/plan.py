@@ -27,8 +27,7 @@ if TYPE_CHECKING:
     from ..training.config import TrainingConfig
     from .space import Configuration, Space
 
-PRUNERS = ("none", "median", "hyperband")
-"""Ways to stop hopeless trials at their evaluations."""
+_PRUNERS = ("none", "median", "hyperband")
 
 
 @dataclass(frozen=True)
@@ -68,8 +67,7 @@ class SweepPlan:
     @property
     def score_name(self) -> str:
         """The score that decides, as histories and tables name it."""
-        (name,) = as_scores({str(self.evaluator.primary_metric): 0.0})
-        return name
+        return next(iter(as_scores({str(self.evaluator.primary_metric): 0.0})))
 
     @property
     def searched(self) -> Space:
@@ -93,11 +91,7 @@ class SweepPlan:
         return len(self.seeds) * (tried if self.sampler == "tpe" else len(self.design()))
 
     def config(self, configuration: Configuration, seed: int) -> TrainingConfig:
-        """The settings of a trial.
-
-        Raises:
-            InputError: Values that do not go together.
-        """
+        """The settings of a trial."""
         return replace(self.base, **self.searched.changes(configuration), seed=seed)
 
     def to_dict(self) -> dict[str, Any]:
@@ -114,15 +108,11 @@ class SweepPlan:
             "pruner": self.pruner,
             "final": sorted(tasks or [type(self.final).__name__]) if self.final else [],
         }
-        found: dict[str, Any] = json.loads(json.dumps(spec))  # lists for tuples, as the file will have them
-        return found
+        return dict(json.loads(json.dumps(spec)))  # lists for tuples, as the file will have them
 
 
 class Problems:
-    """Mistakes collected, so that a user hears of all of them at once.
-
-    Attributes:
-        found: The messages.
+    """Mistakes collected, so that a user hears of all of them at once; ``found`` are the messages.
 
     Example:
         >>> problems = Problems()
@@ -158,11 +148,7 @@ class Problems:
 
 
 def checked(plan: SweepPlan) -> SweepPlan:
-    """The plan, if all its trials can be run.
-
-    Raises:
-        InputError: It names everything that is wrong.
-    """
+    """The plan, if all its trials can be run; else an InputError names everything that is wrong."""
     problems = Problems()
     check_plan(plan, problems)
     problems.check()
@@ -173,8 +159,8 @@ def check_plan(plan: SweepPlan, problems: Problems) -> None:
     """Add everything that is wrong with a plan, whose ``data`` may be None where the text could not be read."""
     if plan.sampler not in SAMPLERS:
         problems.add(f"There is no sampler {plan.sampler!r}: choose from {', '.join(SAMPLERS)}.")
-    if plan.pruner not in PRUNERS:
-        problems.add(f"There is no pruner {plan.pruner!r}: choose from {', '.join(PRUNERS)}.")
+    if plan.pruner not in _PRUNERS:
+        problems.add(f"There is no pruner {plan.pruner!r}: choose from {', '.join(_PRUNERS)}.")
     if plan.trials < 1:
         problems.add(f"trials is {plan.trials}: it must be at least 1.")
     columns = plan.data.dataset.column_names if plan.data else []
@@ -222,15 +208,15 @@ def _check_settings(settings: dict[str, Any], plan: SweepPlan, depth: int | None
             resolve_layers(settings["layers"], depth)
         except ValueError as error:
             problems.add(str(error))
-    modes = settings.get("pooling_mode", ())
     allowed = {
-        "layer_reduction": ([settings.get("layer_reduction")], LAYER_REDUCTIONS),
-        "pooling_mode": ([modes] if isinstance(modes, str) else modes, tuple(Pooling.POOLING_MODES)),
-        "lr_scheduler_type": ([settings.get("lr_scheduler_type")], tuple(schedule.value for schedule in SchedulerType)),
+        "layer_reduction": LAYER_REDUCTIONS,
+        "pooling_mode": tuple(Pooling.POOLING_MODES),
+        "lr_scheduler_type": tuple(schedule.value for schedule in SchedulerType),
     }
-    for name, (values, choices) in allowed.items():
-        wrong = [value for value in values if value not in choices]
-        if name in settings and wrong:
+    for name, choices in allowed.items():
+        value = settings.get(name, choices[0])
+        several = name == "pooling_mode" and not isinstance(value, str)
+        if wrong := [one for one in (value if several else [value]) if one not in choices]:
             problems.add(f"{name} has {wrong[0]!r}: allowed are {', '.join(choices)}.")
     batch = settings.get("batch_size", 0)
     if plan.data and isinstance(batch, int) and batch > len(plan.data.dataset):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import shlex
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from functools import cached_property
 from statistics import mean, stdev
 from typing import TYPE_CHECKING, Any
@@ -20,22 +20,12 @@ if TYPE_CHECKING:
 
     from .space import Configuration, Label
 
-AVERAGES = ("average5", "average6", "average")
-"""Scores that are means of others, the one that is shown first."""
-
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a trial.
+    """What came of a trial: ``complete``, ``pruned`` or ``failed``, with the reason of the latter two.
 
-    Attributes:
-        status: ``complete``, ``pruned`` or ``failed``.
-        score: The score that decides; None for a failed trial.
-        scores: All scores of the kept step.
-        step: The kept step; for a pruned trial the last one.
-        steps: Steps trained.
-        seconds: Time taken.
-        reason: Why it was pruned or failed.
+    ``score`` is the one that decides, and ``step`` the kept step; for a pruned trial the last one.
     """
 
     status: str
@@ -49,15 +39,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class TrialRecord:
-    """A trial with what came of it.
-
-    Attributes:
-        number: Its number in the sweep.
-        key: The name of its folder.
-        configuration: What it tried.
-        seed: With which seed.
-        outcome: What came of it; None while it waits or runs.
-    """
+    """A trial; ``key`` is the name of its folder, and ``outcome`` None while it waits or runs."""
 
     number: int
     key: str
@@ -78,13 +60,7 @@ class TrialRecord:
 
 @dataclass(frozen=True)
 class ConfigurationRecord:
-    """A configuration with the trials of all its seeds.
-
-    Attributes:
-        configuration: The configuration.
-        trials: Its trials.
-        wanted: Seeds asked for.
-    """
+    """A configuration with the trials of all its seeds, of which ``wanted`` were asked for."""
 
     configuration: Configuration
     trials: tuple[TrialRecord, ...]
@@ -94,16 +70,6 @@ class ConfigurationRecord:
     def values(self) -> list[float]:
         """The scores of its complete trials."""
         return [trial.score for trial in self.trials if trial.score is not None]
-
-    @property
-    def whole(self) -> bool:
-        """Whether every seed is complete."""
-        return len(self.values) >= self.wanted
-
-    @property
-    def open(self) -> bool:
-        """Whether a trial of it is still to come."""
-        return any(trial.outcome is None for trial in self.trials)
 
     @property
     def mean(self) -> float:
@@ -146,7 +112,8 @@ def by_configuration(trials: Iterable[TrialRecord], wanted: int) -> list[Configu
 def ranked(configurations: Iterable[ConfigurationRecord], greater_is_better: bool) -> list[ConfigurationRecord]:
     """Those with a score, best first; those that lack a seed come after those that lack none."""
     sign = -1 if greater_is_better else 1
-    return sorted((one for one in configurations if one.values), key=lambda one: (not one.whole, sign * one.mean))
+    scored = (one for one in configurations if one.values)
+    return sorted(scored, key=lambda one: (len(one.values) < one.wanted, sign * one.mean))
 
 
 def write_trials(trials: Iterable[TrialRecord], path: Path) -> None:
@@ -171,13 +138,7 @@ def write_trials(trials: Iterable[TrialRecord], path: Path) -> None:
 
 @dataclass
 class SweepResults:
-    """What a sweep's folder holds.
-
-    Attributes:
-        folder: The folder.
-        record: The content of ``sweep.json``.
-        trials: All trials.
-    """
+    """What a sweep's folder holds: the content of ``sweep.json`` and all trials."""
 
     folder: Path
     record: dict[str, Any]
@@ -207,9 +168,10 @@ class SweepResults:
     @cached_property
     def score_names(self) -> list[str]:
         """The scores of complete trials: the one that decides, the sets, their average."""
+        averages = ("average5", "average6", "average")  # the first one there is shown
         names = dict.fromkeys(name for one in self.configurations for name in one.scores())
-        average = next((name for name in AVERAGES if name in names), self.score_name)
-        sets = [name for name in names if name not in AVERAGES]
+        average = next((name for name in averages if name in names), self.score_name)
+        sets = [name for name in names if name not in averages]
         return list(dict.fromkeys([self.score_name, *sets, average]))
 
     def by_value(self, name: str) -> dict[Label, ConfigurationRecord]:
@@ -256,12 +218,11 @@ class SweepResults:
         """The command line that trains the best trial again."""
         if self.best_trial is None:
             return None
-        defaults = {field.name: field.default for field in fields(TrainingConfig)}
         command = ["distilface", "train", *(self.record["train_arguments"] or [self.record["source"]])]
         for name, value in self.config(self.best_trial).items():
             flag = "--base" if name == "encoder" else f"--{name.replace('_', '-')}"
             text = str(label_of(value))
-            if value is None or (value == defaults[name] and name != "encoder"):
+            if value is None or (value == getattr(TrainingConfig, name) and name != "encoder"):
                 continue
             if isinstance(value, bool):
                 command.append(flag if value else f"--no-{flag[2:]}")

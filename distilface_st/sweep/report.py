@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from collections import Counter
 from functools import partial
 from html import escape
 from importlib import resources
@@ -13,14 +14,8 @@ from typing import TYPE_CHECKING
 
 from ..utils.extras import require
 from ..utils.files import atomic_file
-from .figures import (
-    cost_figure,
-    curves_figure,
-    importances_figure,
-    parallel_figure,
-    titled,
-    values_figure,
-)
+from . import figures
+from .figures import titled
 from .store import read_results
 
 if TYPE_CHECKING:
@@ -31,7 +26,6 @@ if TYPE_CHECKING:
 
     from .records import SweepResults
 
-REPORT = "report.html"
 _MOST_ROWS = 100
 
 
@@ -39,10 +33,10 @@ def write_report(folder: Path) -> Path:
     """Draw the figures of a sweep, as far as it has got, and put them into one page.
 
     Args:
-        folder: The sweep's folder. ``report.html`` and the PNG files are written into it.
+        folder: The sweep's folder, into which ``report.html`` and the PNG files are written.
 
     Returns:
-        The page.
+        The page's path.
 
     Raises:
         InputError: The folder holds no sweep.
@@ -62,7 +56,7 @@ def write_report(folder: Path) -> Path:
         failures=_failures(results),
         made=f"<code>{escape(results.record['command'])}</code><br>{escape(versions)}",
     )
-    path = folder / REPORT
+    path = folder / "report.html"
     with atomic_file(path) as temporary:
         temporary.write_text(page, encoding="utf-8")
     return path
@@ -95,27 +89,26 @@ def _figures(results: SweepResults) -> Iterator[tuple[str, str, str, Callable[[]
     bars += " Error bars: standard deviation over seeds." if len(results.plan["seeds"]) > 1 else ""
     for name in results.space.names:
         caption = bars if name in results.listed else "A dot for each complete trial, the later the darker."
-        yield f"by_{name}", f"By {titled(name)}", caption, partial(values_figure, results, name)
+        yield f"by_{name}", f"By {titled(name)}", caption, partial(figures.values_figure, results, name)
     if any(results.curve(trial) for trial in results.trials):
         caption = f"{titled(results.score_name)} at each evaluation, a line for each trial."
-        yield "curves", "Curves", caption, partial(curves_figure, results)
+        yield "curves", "Curves", caption, partial(figures.curves_figure, results)
         caption = "The best score so far (orange) against what was spent; a dot is a complete trial."
-        yield "cost", "Score by cost", caption, partial(cost_figure, results)
+        yield "cost", "Score by cost", caption, partial(figures.cost_figure, results)
     if len(scores := [trial.score for trial in results.trials if trial.score is not None]) > 3 and len({*scores}) > 1:
         caption = (
             "The share of the deciding score's variance over complete trials that each setting explains (fANOVA). "
             "A rough guide from few trials."
         )
-        yield "importances", "Importances", caption, partial(importances_figure, results)
+        yield "importances", "Importances", caption, partial(figures.importances_figure, results)
     caption = "A line for each configuration, coloured by its mean score; the best one is thick."
-    yield "parallel", "All configurations", caption, partial(parallel_figure, results)
+    yield "parallel", "All configurations", caption, partial(figures.parallel_figure, results)
 
 
 def _summary(results: SweepResults) -> str:
-    counts = dict.fromkeys(("complete", "pruned", "failed", "open"), 0)
-    for trial in results.trials:
-        counts[trial.status] += 1
-    told = ", ".join(f"{count} {status}" for status, count in counts.items() if count) or "none yet"
+    counts = Counter(trial.status for trial in results.trials)
+    statuses = [status for status in ("complete", "pruned", "failed", "open") if counts[status]]
+    told = ", ".join(f"{counts[status]} {status}" for status in statuses) or "none yet"
     plan = results.plan
     facts = {
         "Text": f"{results.record['source']}, {results.record['rows']:,} rows",

@@ -1,18 +1,28 @@
-"""The space a sweep searches, for each field a list of values or a range, and the configurations taken from it."""
+"""The space a sweep searches, read from a file or the paper's, and the configurations taken from it."""
 
 from __future__ import annotations
 
 import math
 import random
-from dataclasses import dataclass
+import sys
+from contextlib import suppress
+from dataclasses import dataclass, fields
+from importlib import import_module
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
+from ..errors import InputError
+from ..modules.multi_layer_pooling import LAYER_REDUCTIONS, resolve_layers
+from ..training.config import OLD_NAMES, TrainingConfig
+from ..utils.deprecation import current_names
+
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from optuna.distributions import CategoricalChoiceType
     from optuna.trial import Trial
 
-    from ..training.config import TrainingConfig
+    from .plan import Problems
 
 Label = str | int | float | bool | None
 """A value as tables, figures and Optuna hold it."""
@@ -21,13 +31,14 @@ Configuration = dict[str, Label]
 """A label for each searched field."""
 
 SAMPLERS = ("grid", "one-at-a-time", "random", "tpe")
-"""Ways to choose configurations."""
-
-POOLING_FIELDS = ("layers", "layer_reduction", "pooling_mode")
-"""The fields that describe a pooling."""
-
 JOINT = "pooling"
-"""A field of a space, not of a TrainingConfig: several of :data:`POOLING_FIELDS` at once."""
+"""A field of a space, not of a TrainingConfig: several of the fields of a pooling at once."""
+
+_POOLING_FIELDS = ("layers", "layer_reduction", "pooling_mode")
+_KINDS = {field.name: str(field.type).removesuffix(" | None") for field in fields(TrainingConfig)}
+_SEARCHABLE = tuple(name for name in _KINDS if name not in ("encoder", "views"))
+_KIND_NAMES = {"int": "a whole number", "float": "a number", "bool": "true or false"}
+_RANGE_KEYS = ("low", "high", "log", "points")
 
 
 def label_of(value: Any) -> Label:
@@ -41,18 +52,12 @@ def label_of(value: Any) -> Label:
         return " ".join(str(label_of(part)) for part in value.values())
     if isinstance(value, list | tuple):
         return ",".join(map(str, value))
-    label: Label = value
-    return label
+    return value  # type: ignore[no-any-return]
 
 
 @dataclass(frozen=True)
 class Choice:
-    """A field with a list of values.
-
-    Attributes:
-        name: The field.
-        values: The values, as a TrainingConfig takes them; a table of fields for ``pooling``.
-    """
+    """A field with a list of values, as a TrainingConfig takes them; for ``pooling`` they are tables of fields."""
 
     name: str
     values: tuple[Any, ...]
@@ -74,8 +79,8 @@ class Range:
 
     Attributes:
         name: The field.
-        low: Lower end, included.
-        high: Upper end, included.
+        low: Lower end; both ends are included.
+        high: Upper end.
         log: Whether orders of magnitude are equally likely.
         points: How many values of it a grid or a one-at-a-time design takes.
     """
@@ -115,11 +120,7 @@ class Range:
 
 @dataclass(frozen=True)
 class Space:
-    """All dimensions of a sweep.
-
-    Attributes:
-        dimensions: One for each searched field.
-    """
+    """What a sweep searches: a dimension for each field."""
 
     dimensions: tuple[Choice | Range, ...]
 
@@ -195,11 +196,9 @@ def with_base(space: Space, base: TrainingConfig) -> Space:
     """The space of lists with the base's own value first in each."""
     choices = []
     for dimension in listed(space).dimensions:
-        values = list(dimension.values)  # type: ignore[union-attr]
-        fields = list(values[0]) if dimension.name == JOINT else []
-        own = {name: getattr(base, name) for name in fields} if fields else getattr(base, dimension.name)
-        others = [value for value in values if label_of(value) != label_of(own)]
-        choices.append(Choice(dimension.name, (own, *others)))
+        name, values = dimension.name, dimension.values  # type: ignore[union-attr]
+        own = {part: getattr(base, part) for part in values[0]} if name == JOINT else getattr(base, name)
+        choices.append(Choice(name, (own, *(value for value in values if label_of(value) != label_of(own)))))
     return Space(tuple(choices))
 
 
@@ -215,10 +214,7 @@ def grid(space: Space) -> list[Configuration]:
 
 
 def one_at_a_time(space: Space) -> list[Configuration]:
-    """The paper's design: the configuration of first values, then every single change of it.
-
-    Args:
-        space: As :func:`with_base` gives it.
+    """The paper's design on a space of :func:`with_base`: the configuration of first values, then every single change.
 
     Example:
         >>> one_at_a_time(Space((Choice("temperature", (0.05, 0.1)), Choice("batch_size", (64, 128)))))[1:]
@@ -243,3 +239,141 @@ def random_configurations(space: Space, count: int, seed: int) -> list[Configura
         }
         found.setdefault(tuple(drawn.values()), drawn)
     return list(found.values())
+
+
+def read_space(path: Path, problems: Problems) -> tuple[Space, dict[str, Any], tuple[int, ...]]:
+    """Read a space: ``field = [values]`` or ``field = { low = ..., high = ..., log = true, points = 5 }``.
+
+    ``pooling = [{ layers = "last_four", layer_reduction = "concat" }, ...]`` varies poolings as a whole, ``seed`` lists
+    seeds, and a table ``[base]`` holds settings that all trials share.
+
+    Args:
+        path: The TOML file.
+        problems: Takes every mistake in it.
+
+    Returns:
+        What could be read: the space, the shared settings, the seeds.
+    """
+    try:
+        content = current_names(_parse(path.read_text(encoding="utf-8")), OLD_NAMES)
+    except (OSError, ValueError) as error:
+        problems.add(f"{path} cannot be read as a space: {error}")
+        return Space(()), {}, ()
+    base = content.pop("base", {})
+    if not isinstance(base, dict):
+        problems.add("base must be a table of settings.")
+        base = {}
+    base = current_names(base, OLD_NAMES)
+    unknown = [f"base.{name}" for name in base if name not in (*_SEARCHABLE, "views")]
+    unknown += [name for name in content if name not in (*_SEARCHABLE, JOINT)]
+    if unknown:
+        problems.add(f"Unknown: {', '.join(unknown)}. Fields are {', '.join((*_SEARCHABLE, JOINT))}.")
+    base = {name: _typed(name, value, problems) for name, value in base.items() if f"base.{name}" not in unknown}
+    given = {name: value for name, value in content.items() if name not in unknown}
+    seeds = given.pop("seed", [])
+    if not isinstance(seeds, list) or not all(_is_a("int", seed) and seed >= 0 for seed in seeds):
+        problems.add("seed must be a list of whole numbers of at least 0.")
+        seeds = []
+    dimensions = []
+    for name, value in given.items():
+        with problems.collected():
+            dimensions.append(_dimension(name, value, problems))
+    if not dimensions and not problems.found:
+        problems.add(f"{path} names no field to search.")
+    if JOINT in given and (twice := sorted({*_POOLING_FIELDS} & {*given})):
+        problems.add(f"{JOINT} and {', '.join(twice)} decide the same settings: name one of them.")
+    return Space(tuple(dimensions)), base, tuple(dict.fromkeys(seeds))
+
+
+def paper_space(num_hidden_layers: int) -> Space:
+    """What the paper tried (Figures 5 to 8).
+
+    Selections that need more layers than the encoder has, or come to the same layers in it, are left out.
+
+    Example:
+        >>> [len(dimension.values) for dimension in paper_space(6).dimensions]
+        [5, 3, 3, 14]
+        >>> len(paper_space(4).dimensions[-1].values)
+        11
+    """
+    selections: dict[tuple[int, ...], str] = {}
+    for name in ("first_last", "last_four", "last_two", "all", "last", "second_to_last"):
+        with suppress(ValueError):  # too few layers
+            selections.setdefault(resolve_layers(name, num_hidden_layers), name)
+    poolings = [
+        {"layers": name, "layer_reduction": reduction}
+        for indices, name in selections.items()
+        for reduction in (LAYER_REDUCTIONS if len(indices) > 1 else ("mean",))
+    ]
+    return Space(
+        (
+            Choice("temperature", (0.001, 0.01, 0.05, 0.1, 1.0)),
+            Choice("learning_rate", (1e-5, 3e-5, 5e-5)),
+            Choice("batch_size", (64, 128, 256)),
+            Choice(JOINT, tuple(poolings)),
+        )
+    )
+
+
+def _parse(text: str) -> dict[str, Any]:
+    try:
+        toml: Any = import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
+    except ImportError as error:
+        raise InputError("Python 3.10 needs `pip install tomli` to read it.") from error
+    return dict(toml.loads(text))
+
+
+def _dimension(name: str, value: Any, problems: Problems) -> Choice | Range:
+    if isinstance(value, dict):
+        return _range(name, value, problems)
+    if not isinstance(value, list):
+        raise InputError(f"{name} is {value!r}: give a list of values, or a range with low and high.")
+    if not value:
+        raise InputError(f"{name} is an empty list: give one value or more.")
+    if name == JOINT:
+        named = tuple(value[0]) if isinstance(value[0], dict) else ()
+        alike = all(isinstance(table, dict) and set(table) == set(named) for table in value)
+        if not named or not alike or not set(named) <= set(_POOLING_FIELDS):
+            raise InputError(f"{JOINT} must list tables, all with the same fields of {', '.join(_POOLING_FIELDS)}.")
+        typed = [{part: _typed(part, table[part], problems) for part in named} for table in value]
+    else:
+        typed = [_typed(name, each, problems) for each in value]
+    return Choice(name, tuple({label_of(each): each for each in typed}.values()))
+
+
+def _range(name: str, value: dict[str, Any], problems: Problems) -> Range:
+    if wrong := [key for key in value if key not in _RANGE_KEYS]:
+        problems.add(f"{name} has {', '.join(wrong)}: a range has {', '.join(_RANGE_KEYS)}.")
+    kind = _KINDS.get(name)
+    if kind not in ("int", "float"):
+        raise InputError(f"{name} takes a list, not a range.")
+    low, high, log, points = (value.get(key) for key in _RANGE_KEYS)
+    if not _is_a(kind, low) or not _is_a(kind, high):
+        raise InputError(f"{name} needs low and high, both {'whole numbers' if kind == 'int' else 'numbers'}.")
+    if kind == "float":
+        low, high = float(low), float(high)  # type: ignore[arg-type]
+    if not low < high or (log and low <= 0):  # type: ignore[operator]
+        raise InputError(f"{name} goes from {low} to {high}: low must be below high{', and above 0' if log else ''}.")
+    if points is not None and not (_is_a("int", points) and points >= 2):
+        raise InputError(f"{name} has points = {points!r}: give a whole number of at least 2.")
+    return Range(name, low, high, bool(log), points)  # type: ignore[arg-type]
+
+
+def _typed(name: str, value: Any, problems: Problems) -> Any:
+    """The value as a TrainingConfig takes it."""
+    kind = _KINDS[name]
+    if kind in _KIND_NAMES and not _is_a(kind, value):
+        problems.add(f"{name} has {value!r}, which is not {_KIND_NAMES[kind]}.")
+    elif kind == "float":
+        return float(value)
+    elif name in ("layers", "pooling_mode") and isinstance(value, list):
+        return tuple(value)
+    elif kind not in _KIND_NAMES and not isinstance(value, str):
+        problems.add(f"{name} has {value!r}, which is not a name.")
+    return value
+
+
+def _is_a(kind: str, value: Any) -> bool:
+    if kind == "bool" or isinstance(value, bool):  # to Python, True is a number
+        return kind == "bool" and isinstance(value, bool)
+    return isinstance(value, int if kind == "int" else int | float)

@@ -29,21 +29,14 @@ if TYPE_CHECKING:
     from .plan import SweepPlan
     from .space import Configuration
 
-RECORD = "sweep.json"
+_RECORD = "sweep.json"
 _JOURNAL = "optuna.log"
 _DRAWS_BEFORE_CHANCE = 20
 
 
 @dataclass(frozen=True)
 class Claim:
-    """A trial that this process is to run.
-
-    Attributes:
-        trial: Optuna's.
-        config: The settings.
-        folder: The trial's folder.
-        lock: Held until the trial's outcome is stored.
-    """
+    """A trial that this process is to run; the lock is held until its outcome is stored."""
 
     trial: Trial
     config: TrainingConfig
@@ -52,15 +45,7 @@ class Claim:
 
 
 class SweepStore:
-    """Hands out trials and stores their outcomes; any number of processes may each have one on the same folder.
-
-    Args:
-        plan: The sweep.
-
-    Raises:
-        InputError: The folder holds another sweep.
-        MissingExtraError: Optuna is not installed.
-    """
+    """Hands out trials and stores their outcomes; any number of processes may each have one on the same folder."""
 
     def __init__(self, plan: SweepPlan) -> None:
         self.plan = plan
@@ -107,7 +92,7 @@ class SweepStore:
 
     def _begin(self) -> None:
         """Write ``sweep.json``, or compare the plan with the one it holds."""
-        path, spec = self.plan.output / RECORD, self.plan.to_dict()
+        path, spec = self.plan.output / _RECORD, self.plan.to_dict()
         if not path.exists():
             known = {
                 "greater_is_better": self.plan.evaluator.greater_is_better,
@@ -118,8 +103,7 @@ class SweepStore:
             write_json(path, provenance(seed=self.plan.sampler_seed, **known, plan=spec))
             return
         before = _read_record(self.plan.output)["plan"]
-        changed = [name for name, value in spec.items() if before.get(name) != value]
-        if changed:
+        if changed := [name for name, value in spec.items() if before.get(name) != value]:
             raise InputError(
                 f"{self.plan.output} holds a sweep with other settings ({', '.join(changed)}): "
                 "give those it began with, or choose another --output."
@@ -183,43 +167,35 @@ def read_results(folder: Path) -> SweepResults:
         MissingExtraError: Optuna is not installed.
     """
     record = _read_record(folder)
-    optuna = _quiet_optuna()
     if not (folder / _JOURNAL).exists():
         raise InputError(f"{folder} holds no sweep.")
-    study = optuna.load_study(study_name="sweep", storage=_storage(folder))
-    return SweepResults(folder, record, tuple(_records(study)))
-
-
-def _quiet_optuna() -> Any:
-    optuna = require("optuna", "A sweep", "sweep")
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    return optuna
+    optuna, storage = _optuna(folder)
+    return SweepResults(folder, record, tuple(_records(optuna.load_study(study_name="sweep", storage=storage))))
 
 
 def _open_study(plan: SweepPlan) -> Study:
-    optuna = _quiet_optuna()
+    optuna, storage = _optuna(plan.output)
     pruner = optuna.pruners.NopPruner()
     if plan.pruner == "median":
         pruner = optuna.pruners.MedianPruner(n_startup_trials=4)
     elif plan.pruner == "hyperband":
         pruner = optuna.pruners.HyperbandPruner(min_resource=plan.base.eval_steps, max_resource=plan.base.max_steps)
+    direction = "maximize" if plan.evaluator.greater_is_better else "minimize"
     study: Study = optuna.create_study(
-        study_name="sweep",
-        storage=_storage(plan.output),
-        pruner=pruner,
-        direction="maximize" if plan.evaluator.greater_is_better else "minimize",
-        load_if_exists=True,
+        study_name="sweep", storage=storage, pruner=pruner, direction=direction, load_if_exists=True
     )
     return study
 
 
-def _storage(folder: Path) -> Any:
-    from optuna.storages import JournalStorage
+def _optuna(folder: Path) -> tuple[Any, Any]:
+    """The library, made quiet, and the storage of a sweep."""
+    optuna = require("optuna", "A sweep", "sweep")
     from optuna.storages.journal import JournalFileBackend
 
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
     # Optuna's own locks outlive a process that is killed while it holds one; the system's, which FileLock uses, do not.
     lock: Any = FileLock(folder / f"{_JOURNAL}.lock")
-    return JournalStorage(JournalFileBackend(str(folder / _JOURNAL), lock_obj=lock))
+    return optuna, optuna.storages.JournalStorage(JournalFileBackend(str(folder / _JOURNAL), lock_obj=lock))
 
 
 def _records(study: Study) -> list[TrialRecord]:
@@ -229,20 +205,20 @@ def _records(study: Study) -> list[TrialRecord]:
         attrs = frozen.user_attrs
         if "key" in attrs:
             outcome = Outcome(**attrs["outcome"]) if "outcome" in attrs and frozen.state.is_finished() else None
-            configuration = _current_names(attrs["point"])
-            found.append(TrialRecord(len(found), attrs["key"], configuration, attrs["seed"], outcome))
+            point = _current_names(attrs["point"])
+            found.append(TrialRecord(len(found), attrs["key"], point, attrs["seed"], outcome))
     return found
 
 
 def _read_record(folder: Path) -> dict[str, Any]:
     try:
-        found = read_json(folder / RECORD)
+        found = read_json(folder / _RECORD)
         plan = found["plan"]
         _ = plan["space"], plan["base"], plan["seeds"], plan["sampler"], plan["score"], found["greater_is_better"]
     except FileNotFoundError:
         raise InputError(f"{folder} holds no sweep.") from None
     except (KeyError, TypeError) as error:
-        raise InputError(f"{folder / RECORD} is damaged: {error!r}") from error
+        raise InputError(f"{folder / _RECORD} is damaged: {error!r}") from error
     if not plan.get("trained", True):
         raise InputError(f"{folder} compares poolings without training: `distilface poolings` does that now.")
     plan["base"], plan["space"] = _current_names(plan["base"]), _current_names(plan["space"])

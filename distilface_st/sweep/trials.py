@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from optuna.trial import Trial
-    from transformers import TrainerControl, TrainerState, TrainingArguments
 
     from ..training.config import TrainingConfig
     from .plan import SweepPlan
@@ -34,49 +32,31 @@ Report = Callable[[float, int], bool]
 
 _DEATHS_ALLOWED = 5
 _STARTS = "starts.json"
-_REASON_LENGTH = 400
 
 
 class Pruned(Exception):  # noqa: N818 (what happened is no error)
-    """A trial was hopeless at an evaluation."""
-
-    def __init__(self, step: int, score: float) -> None:
-        super().__init__(f"hopeless at step {step}")
-        self.step = step
-        self.score = score
+    """A trial was hopeless at an evaluation: its arguments are the step and the score."""
 
 
 class PruningCallback(TrainerCallback):
-    """Reports each evaluation after the first step, and ends a hopeless trial.
-
-    Args:
-        metric: The metric that decides.
-        report: Called with each score; answers whether the trial is hopeless.
-        on_step: Called with the number of each finished step.
-    """
+    """Reports each evaluation's ``metric`` after the first step, and ends a hopeless trial."""
 
     def __init__(self, metric: str, report: Report, on_step: Callable[[int], None] | None = None) -> None:
-        self._metric = metric
+        self._metric = f"eval_{metric}"
         self._report = report
         self._on_step = on_step
 
     @override
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if self._on_step:
             self._on_step(state.global_step)
 
     @override
-    def on_evaluate(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        metrics: dict[str, Any] | None = None,
-        **kwargs: Any,
-    ) -> None:
-        if not metrics or f"eval_{self._metric}" not in metrics or state.global_step == 0:
+    def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        metrics = kwargs.get("metrics") or {}
+        if self._metric not in metrics or state.global_step == 0:
             return
-        (score,) = as_scores({self._metric: metrics[f"eval_{self._metric}"]}).values()
+        (score,) = as_scores({self._metric.removeprefix("eval_"): metrics[self._metric]}).values()
         if self._report(score, state.global_step) and state.global_step < state.max_steps:
             raise Pruned(state.global_step, score)
 
@@ -88,18 +68,7 @@ def run_trial(
     report: Report,
     on_step: Callable[[int], None] | None = None,
 ) -> Outcome:
-    """Run a trial, or go on with one that was stopped; its model is left in its folder.
-
-    Args:
-        plan: The sweep.
-        config: The trial's settings.
-        folder: The trial's folder.
-        report: Called with each score and its step; answers whether the trial is hopeless.
-        on_step: Called with the number of each finished step.
-
-    Raises:
-        TrainingInterrupted: A signal came; the trial goes on when it is run again.
-    """
+    """Run a trial in its folder, where its model is left; one that was stopped by a signal goes on when run again."""
     start = time.perf_counter()
     try:
         _count_start(folder)
@@ -123,10 +92,10 @@ def run_trial(
         (folder / _STARTS).unlink(missing_ok=True)  # someone asked for it: this start did not fail
         raise
     except Pruned as pruned:
-        seconds = time.perf_counter() - start
-        return Outcome("pruned", pruned.score, {}, pruned.step, pruned.step, seconds, str(pruned))
+        step, score = pruned.args
+        return Outcome("pruned", score, {}, step, step, time.perf_counter() - start, f"hopeless at step {step}")
     except Exception as error:
-        reason = " ".join(str(error).split())[:_REASON_LENGTH]
+        reason = " ".join(str(error).split())[:400]
         reason = reason if isinstance(error, InputError) else f"{type(error).__name__}: {reason}"
         return Outcome("failed", seconds=time.perf_counter() - start, reason=reason)
 
@@ -135,13 +104,6 @@ def report_score(trial: Trial, score: float, step: int) -> None:
     """Give Optuna a score, once: a trial that went on from a checkpoint may come by an evaluation again."""
     if step not in trial.study.get_trials(deepcopy=False)[trial.number].intermediate_values:
         trial.report(score, step)
-
-
-def discard(folder: Path) -> None:
-    """Drop what takes room in a trial's folder; its history and record stay."""
-    unfinished = folder.glob(".model.*")  # of a process that was killed while it saved
-    for name in (folder / "checkpoints", folder / "model", *unfinished):
-        shutil.rmtree(name, ignore_errors=True)
 
 
 def _final_scores(plan: SweepPlan, config: TrainingConfig, folder: Path) -> dict[str, float]:
