@@ -93,7 +93,11 @@ def to_onnx(graph: SentenceGraph, fused_attention: bool = True) -> onnx.ModelPro
         raise conversion_error(graph, "written as an ONNX graph", error) from error
     assert program is not None
     _name_linear_layers(program.model)
-    return _fuse(program.model_proto, graph.encoder.config)
+    model = _fuse(program.model_proto, graph.encoder.config)
+    for part in (model.graph, *model.functions):  # the tracer notes where in the source each operator came from
+        for noted in (part, *part.node, *part.value_info):
+            noted.ClearField("metadata_props")
+    return model
 
 
 @contextlib.contextmanager

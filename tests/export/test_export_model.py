@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import platform
+import sys
 from itertools import product
 from pathlib import Path
 
@@ -182,6 +183,12 @@ def test_x86_without_vnni_saturates(tmp_path, monkeypatch, machine, flags, satur
     if flags is not None:
         path.write_text(flags)
     assert saturates_int8(path) is saturates
+
+
+def test_a_graph_tells_nothing_of_the_machine_it_was_made_on(exported):
+    content = (exported / "model.onnx").read_bytes()
+    for path in (sys.prefix, str(Path(__file__).parents[2])):
+        assert path.encode() not in content
 
 
 @pytest.mark.slow
