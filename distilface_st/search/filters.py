@@ -115,9 +115,9 @@ def milvus_of(conditions: Sequence[Condition], column: str) -> str:
     for condition in conditions:
         name = f'{column}["{condition.field}"]'
         operator = "==" if condition.operator == "in" else condition.operator
-        tests = [f"{name} {operator} {_literal(value)}" for value in condition.values]
+        tests = [f"{name} {operator} {milvus_literal(value)}" for value in condition.values]
         if condition.operator in ("==", "in"):
-            tests += [f"json_contains({name}, {_literal(value)})" for value in condition.values]
+            tests += [f"json_contains({name}, {milvus_literal(value)})" for value in condition.values]
         parts.append(f"({' or '.join(tests)})")
     return " and ".join(parts)
 
@@ -141,7 +141,8 @@ def _typed(text: str) -> Value:
     return text
 
 
-def _literal(value: Value) -> str:
+def milvus_literal(value: Value) -> str:
+    """A value as Milvus' filter language writes it, which knows fewer escapes than JSON."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if not isinstance(value, str):

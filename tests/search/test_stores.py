@@ -103,6 +103,18 @@ def test_delete_and_add(folder, tmp_path, encoder):
         index_words(again, folder, encoder, mode="add")
 
 
+def test_an_id_may_be_any_text(folder, tmp_path, encoder):
+    records = [
+        {"id": name, "text": f"A wolf howls {i}."} for i, name in enumerate(["é", "漢🙂", 'a "b" \\ c', "d\u0001"])
+    ]
+    more = write_jsonl(tmp_path / "more.jsonl", records)
+    before = index_words(more, folder, encoder, mode="add")["total"]
+    assert index_words(more, folder, encoder, mode="update")["total"] == before
+    with SearchIndex.open(folder, encoder) as opened:
+        assert {hit.id for hit in opened.search(["a wolf howls"], 4)[0]} == {record["id"] for record in records}
+    assert delete_from_index(more, folder) == {"deleted": 4, "missing": 0, "total": before - 4}
+
+
 def test_work_cut_off_anywhere_ends_the_same(tmp_path, encoder, settings, monkeypatch):
     monkeypatch.setattr(indexing_module, "CHUNK", 3)
     corpus = write_jsonl(

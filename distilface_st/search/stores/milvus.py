@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import os
 import uuid
@@ -17,7 +16,7 @@ from ...errors import InputError
 from ...utils.chunks import chunked
 from ...utils.extras import require
 from ...utils.files import read_json, write_json
-from ..filters import milvus_of
+from ..filters import milvus_literal, milvus_of
 from ..hits import Passage
 from .base import Counts, Scored, VectorStore
 
@@ -108,7 +107,7 @@ class MilvusStore(VectorStore):
                 self._client.upsert(self.collection, part)
             # What the documents had before, if that was more passages than they have now.
             for names in chunked(documents, _DELETED_AT_ONCE):
-                more = [f"(document == {json.dumps(name)} and number > {last.get(name, -1)})" for name in names]
+                more = [f"(document == {milvus_literal(name)} and number > {last.get(name, -1)})" for name in names]
                 self._client.delete(self.collection, filter=" or ".join(more))
         self.set_position(position, changed=True)
 
@@ -244,7 +243,7 @@ def _library() -> Any:
 
 
 def _named(documents: Sequence[str]) -> str:
-    return f"document in [{', '.join(map(json.dumps, documents))}]"
+    return f"document in [{', '.join(map(milvus_literal, documents))}]"
 
 
 def _key(passage: Passage) -> int:
