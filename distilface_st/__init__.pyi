@@ -1,4 +1,5 @@
 from .benchmark.plot import plot_benchmark as plot_benchmark
+from .benchmark.report import BenchmarkReport as BenchmarkReport
 from .benchmark.run import benchmark_models as benchmark_models
 from .datasets.pairs import load_neighbours as load_neighbours
 from .datasets.pairs import load_pairs as load_pairs
@@ -29,6 +30,7 @@ from .losses import DistillationLoss as DistillationLoss
 from .losses import SimCSELoss as SimCSELoss
 from .models.build import build_model as build_model
 from .models.encode_file import encode_file as encode_file
+from .models.encoders import open_encoder as open_encoder
 from .models.load import load_model as load_model
 from .models.save import push_to_hub as push_to_hub
 from .models.save import save_model as save_model
@@ -38,6 +40,7 @@ from .search.hits import Hit as Hit
 from .search.index import SearchIndex as SearchIndex
 from .search.indexing import index_corpus as index_corpus
 from .sweep.plan import SweepPlan as SweepPlan
+from .sweep.records import ConfigurationRecord as ConfigurationRecord
 from .sweep.run import run_sweep as run_sweep
 from .training.config import TrainingConfig as TrainingConfig
 from .training.history import plot_history as plot_history
