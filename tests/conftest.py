@@ -32,9 +32,9 @@ west king queen government party law country english french german american""".s
 
 
 def made_once(tmp_path_factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
-    """A folder that the processes of one test run make once between them."""
+    """A folder, ``NAME/export``, that the processes of one test run make once between them."""
     root = tmp_path_factory.getbasetemp()
-    folder = (root.parent if "PYTEST_XDIST_WORKER" in os.environ else root) / f"shared-{name}" / "model"
+    folder = (root.parent if "PYTEST_XDIST_WORKER" in os.environ else root) / f"shared-{name}" / "export"
     folder.parent.mkdir(exist_ok=True)
     with FileLock(folder.parent / "lock"):
         if not folder.exists():

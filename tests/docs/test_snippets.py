@@ -60,7 +60,7 @@ def workplace(tmp_path, monkeypatch, tiny_model):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
     random.seed(0)
-    sentences = [" ".join(random.choices(COMMON_WORDS, k=7)) for _ in range(48)]
+    sentences = [" ".join(random.choices(COMMON_WORDS, k=7)) for _ in range(80)]
     Path("sentences.txt").write_text("\n".join(sentences), encoding="utf-8")
     scored = [f"{a}\t{b}\t{i % 6}" for i, (a, b) in enumerate(zip(sentences[:12], sentences[12:24], strict=True))]
     Path("mine.tsv").write_text("\n".join(scored), encoding="utf-8")
@@ -124,7 +124,7 @@ def test_the_shipped_model(page, run, capsys):
 def test_encode(run):
     names = run("encode")
     assert names["documents"].shape == (2, 128)
-    assert np.load("vectors.npy").shape == (48, 384)
+    assert np.load("vectors.npy").shape == (80, 384)
 
 
 def test_train(run, tiny_distilbert):
