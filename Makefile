@@ -9,10 +9,10 @@ quickstart: $(VENV)/.ready
 	$(BIN)/distilface quickstart
 
 test: $(VENV)/.ready-dev
-	$(BIN)/python -m pytest -n auto --dist loadfile -m "not slow"
+	$(BIN)/python -m pytest -m "not slow"
 
 test-all: $(VENV)/.ready-dev
-	$(BIN)/python -m pytest -n auto --dist loadfile
+	$(BIN)/python -m pytest
 
 check: $(VENV)/.ready-dev
 	$(BIN)/ruff check
