@@ -16,7 +16,7 @@ import time
 from itertools import islice
 from pathlib import Path
 
-ROUNDS, SENTENCES = 7, 5_000
+ROUNDS, SENTENCES = 5, 5_000
 BARE = """
 import sys
 import numpy as np
