@@ -49,8 +49,6 @@ MODEL_HELP = (
 _BROKEN_PIPE = 141
 """Exit status of a program that the signal SIGPIPE ends."""
 
-SHIPPED_MODEL = "distilface-mini"
-"""What commands use where no model is named."""
 ModelOption = Annotated[str, typer.Option("--model", "-m", help=f"Model. {MODEL_HELP}")]
 ModelArgument = Annotated[str, typer.Argument(metavar="[MODEL]", help=MODEL_HELP)]
 

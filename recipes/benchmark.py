@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ._common import SHIPPED_MODEL, JsonFile, StsDir, console, write_csv, write_result
+from ..pretrained import DEFAULT_MODEL
+from ._common import JsonFile, StsDir, console, write_csv, write_result
 from .evaluate import Tasks, load_tasks
 
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ def benchmark(
         require("adjustText", "Plotting", "plots")
     with console().status("starting") as status:
         report = benchmark_models(
-            models or [SHIPPED_MODEL],
+            models or [DEFAULT_MODEL],
             exports=_names(exports),
             variants=_names(variants or arms) or KINDS,
             tasks=load_tasks(sts_dir, tasks) if sts_dir or tasks else (),

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
+from ..pretrained import DEFAULT_MODEL
 from ._common import (
-    SHIPPED_MODEL,
     Device,
     JsonFile,
     ModelOption,
@@ -24,7 +24,7 @@ from ._common import (
 def encode(
     source: Annotated[str, typer.Argument(metavar="INPUT", help="Text, as for `distilface train`.")],
     output: Annotated[Path, typer.Argument(metavar="OUTPUT", help=".npy (embeddings), .parquet or .jsonl (text too).")],
-    model: ModelOption = SHIPPED_MODEL,
+    model: ModelOption = DEFAULT_MODEL,
     column: Annotated[str | None, typer.Option(help="Column or field with the text.")] = None,
     normalize: Annotated[bool, typer.Option("--normalize", help="Scale embeddings to length 1.")] = False,
     batch_size: Annotated[

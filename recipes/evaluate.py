@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..pretrained import DEFAULT_MODEL
 from ._common import (
-    SHIPPED_MODEL,
     BatchSize,
     Device,
     JsonFile,
@@ -43,7 +43,7 @@ Split = Annotated[
 
 
 def evaluate(
-    model: ModelArgument = SHIPPED_MODEL,
+    model: ModelArgument = DEFAULT_MODEL,
     sts_dir: StsDir = None,
     tasks: Tasks = None,
     split: Split = "test",

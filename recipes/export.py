@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..errors import InputError
-from ._common import SHIPPED_MODEL, JsonFile, ModelArgument, StsDir, console, write_result
+from ..pretrained import DEFAULT_MODEL
+from ._common import JsonFile, ModelArgument, StsDir, console, write_result
 
 if TYPE_CHECKING:
     from ..inference.manifest import Manifest
@@ -25,7 +26,7 @@ EVAL_FILE_HELP = "Your own scored pairs to measure the loss on, instead of STS-B
 
 def export(
     output: Output,
-    model: ModelArgument = SHIPPED_MODEL,
+    model: ModelArgument = DEFAULT_MODEL,
     formats: Annotated[str, typer.Option("--format", help=FORMATS_HELP)] = "onnx",
     precision: Annotated[str, typer.Option(help="fp32, fp16 (half the file) or int8.")] = "fp32",
     activations: Annotated[str, typer.Option(help=ACTIVATIONS_HELP)] = "dynamic",

@@ -9,7 +9,8 @@ from typing import Annotated, Any
 import typer
 
 from ..errors import InputError
-from ._common import MODEL_HELP, SHIPPED_MODEL, Device, JsonFile, Runtime, Threads, console, progress_bar, write_result
+from ..pretrained import DEFAULT_MODEL
+from ._common import MODEL_HELP, Device, JsonFile, Runtime, Threads, console, progress_bar, write_result
 
 _store = partial(typer.Option, rich_help_panel="Store")
 _passages = partial(typer.Option, rich_help_panel="Passages")
@@ -28,7 +29,7 @@ def index(
     ],
     folder: Annotated[Path, typer.Argument(metavar="INDEX", help="Folder of the index.")],
     model: Annotated[
-        str | None, typer.Option("--model", "-m", help=f"Model of a new index. {MODEL_HELP} Default: {SHIPPED_MODEL}.")
+        str | None, typer.Option("--model", "-m", help=f"Model of a new index. {MODEL_HELP} Default: {DEFAULT_MODEL}.")
     ] = None,
     id_field: Annotated[
         str | None, typer.Option(help="Field with the ids. Default: id, else documents are numbered from 0.")
@@ -71,7 +72,7 @@ def index(
         )
         write_result(result, json_file)
         return
-    made: dict[str, Any] = read_manifest(folder)["model"] if (folder / MANIFEST).exists() else {"name": SHIPPED_MODEL}
+    made: dict[str, Any] = read_manifest(folder)["model"] if (folder / MANIFEST).exists() else {"name": DEFAULT_MODEL}
     name = model or made["name"]
     options = {"index": kind, "uri": uri, "collection": collection}
     with progress_bar() as bar:

@@ -7,12 +7,13 @@ from typing import Annotated
 import typer
 
 from ..errors import InputError
-from ._common import SHIPPED_MODEL, Device, JsonFile, ModelOption, Runtime, Threads, open_model, write_result
+from ..pretrained import DEFAULT_MODEL
+from ._common import Device, JsonFile, ModelOption, Runtime, Threads, open_model, write_result
 
 
 def similarity(
     sentences: Annotated[list[str], typer.Argument(help="Two sentences or more.")],
-    model: ModelOption = SHIPPED_MODEL,
+    model: ModelOption = DEFAULT_MODEL,
     device: Device = None,
     runtime: Runtime = None,
     threads: Threads = None,

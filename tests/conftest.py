@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from filelock import FileLock
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,26 +19,12 @@ if TYPE_CHECKING:
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-if "PYTEST_XDIST_WORKER_COUNT" in os.environ:  # processes that run side by side share the cores
-    cores = (os.cpu_count() or 1) // int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores)))
 
 COMMON_WORDS = """the a of and to in is was for on that with as by it he she they at from his her an are were which this
 be has had have not but or their its one two first also after new who when where there been other more time year years
 city state world war school university people man woman dog cat house car river music film game team player book read
 write run walk play sing eat drink big small old young good bad red blue green white black day night north south east
 west king queen government party law country english french german american""".split()
-
-
-def made_once(tmp_path_factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
-    """A folder, ``NAME/export``, that the processes of one test run make once between them."""
-    root = tmp_path_factory.getbasetemp()
-    folder = (root.parent if "PYTEST_XDIST_WORKER" in os.environ else root) / f"shared-{name}" / "export"
-    folder.parent.mkdir(exist_ok=True)
-    with FileLock(folder.parent / "lock"):
-        if not folder.exists():
-            make(folder)
-    return folder
 
 
 def _tokenizer(folder: Path):
@@ -145,7 +130,9 @@ def packed(tiny_student, tmp_path_factory: pytest.TempPathFactory) -> Path:
         pytest.importorskip(name)
     from distilface_st import pack_model
 
-    return made_once(tmp_path_factory, "packed", lambda folder: pack_model(tiny_student, folder, name="tiny"))
+    folder = tmp_path_factory.mktemp("packed") / "model"
+    pack_model(tiny_student, folder, name="tiny")
+    return folder
 
 
 @pytest.fixture(scope="session")
@@ -175,14 +162,16 @@ def export_tiny(tiny_model) -> Callable[..., None]:
 @pytest.fixture(scope="session")
 def exported(export_tiny, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """``tiny_model`` as float32 graphs for both runtimes. Tests that change it copy it first."""
-    return made_once(tmp_path_factory, "fp32", lambda folder: export_tiny(folder, "fp32"))
+    export_tiny(folder := tmp_path_factory.mktemp("fp32") / "export", "fp32")
+    return folder
 
 
 @pytest.fixture(scope="session")
 def exported_int8(export_tiny, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """``tiny_model`` as int8 graphs for both runtimes. Tests that change it copy it first."""
     words = [" ".join(COMMON_WORDS[i : i + 1 + i % 9]) for i in range(80)]
-    return made_once(tmp_path_factory, "int8", lambda folder: export_tiny(folder, "int8", calibration=words))
+    export_tiny(folder := tmp_path_factory.mktemp("int8") / "export", "int8", calibration=words)
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -77,6 +77,11 @@ class Manifest:
     graphs: dict[str, Graph]
     made_with: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def is_packed(self) -> bool:
+        """Whether a graph reads its weights from the file that torch reads, too."""
+        return any(WEIGHTS in graph.files for graph in self.graphs.values())
+
     def write(self, folder: str | os.PathLike[str]) -> None:
         """Write ``export.json`` into ``folder``."""
         write_json(Path(folder, MANIFEST), {"format_version": FORMAT_VERSION, **asdict(self)})

@@ -16,7 +16,7 @@ from ..errors import InputError
 from ..inference.edge_encoder import EdgeEncoder
 from ..inference.manifest import is_export, read_manifest
 from ..inference.tokenization import check_sentences as check_sentences  # noqa: PLC0414 (a name for other rooms)
-from ..pretrained import ASSETS, BUNDLED, find_model, is_shipped
+from ..pretrained import ASSETS, DEFAULT_MODEL, find_model, is_shipped
 
 if TYPE_CHECKING:
     import os
@@ -67,17 +67,17 @@ def needs_torch(name: str | os.PathLike[str] | None, device: str | None = None, 
     if device is not None or runtime == TORCH or not is_export(folder):
         return True
     # A packed model opens in torch, too: where no engine is installed it is slower, and not out of reach.
-    is_packed = Path(folder, "encoder").is_dir()
-    return runtime is None and is_packed and not any(find_spec(engine) for engine in read_manifest(folder).graphs)
+    manifest = read_manifest(folder)
+    return runtime is None and manifest.is_packed and not any(find_spec(engine) for engine in manifest.graphs)
 
 
 def lasting_name(name: str | os.PathLike[str] | None) -> str:
     """A name that opens the same model from another working folder: the absolute path of a folder, else as it is."""
-    known = str(name if name is not None else "distilface-mini")
+    known = str(DEFAULT_MODEL if name is None else name)
     folder = Path(known).absolute()
     if is_shipped(known) or folder.parent == ASSETS:
         return f"distilface-{folder.name.removeprefix('distilface-')}"
-    return str(folder) if folder.is_dir() and known != BUNDLED else known
+    return str(folder) if folder.is_dir() else known
 
 
 def unit_embeddings(

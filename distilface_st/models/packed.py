@@ -35,7 +35,7 @@ SCALE = ".scale"
 
 def is_packed(folder: str | os.PathLike[str]) -> bool:
     """Whether a folder holds a packed model: its manifest names the weights, and its modules begin with an encoder."""
-    if not is_export(folder) or not any(WEIGHTS in graph.files for graph in read_manifest(folder).graphs.values()):
+    if not is_export(folder) or not read_manifest(folder).is_packed:
         return False
     return any(entry["path"] == ENCODER for entry in read_module_list(str(folder)))
 
