@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+# The models of most tests are tiny: a second thread brings them nothing, and on a busy machine they wait for it.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 COMMON_WORDS = """the a of and to in is was for on that with as by it he she they at from his her an are were which this
 be has had have not but or their its one two first also after new who when where there been other more time year years
