@@ -12,6 +12,7 @@ from sentence_transformers.sentence_transformer.modules import Pooling, Weighted
 from torch import nn
 
 from ..modules import MultiLayerPooling, OnnxEncoder
+from ..modules.hidden_states import require_hidden_states
 from ..utils.files import atomic_folder
 from ..utils.provenance import versions
 from .build import compose
@@ -102,6 +103,7 @@ def portable_model(model: SentenceTransformer) -> SentenceTransformer:
     over_tokens = Pooling(
         pooling.embedding_dimension, pooling_mode=pooling.pooling_mode, include_prompt=pooling.include_prompt
     )
+    require_hidden_states(over_layers)
     modules = [*list(model)[:position], over_layers, over_tokens, *list(model)[position + 1 :]]
     return compose(model, modules, str(model.device))
 
@@ -114,7 +116,7 @@ def write_card(path: Path, model: SentenceTransformer, run: dict[str, Any] | Non
     """
     text = getattr(model, "_model_card_text", None)
     if not text or run is not None:
-        parts = [_head(model, needs_package), _facts(model)]
+        parts = [_head(model, needs_package), "" if needs_package else _in_processes(model), _facts(model)]
         if run:
             parts += [_training(run), _scores(run)]
         parts.append(_citation(run))
@@ -148,6 +150,15 @@ model = {call}("PATH OR NAME")
 embeddings = model.encode(["It is sunny.", "He drove to work."])
 print(model.similarity(embeddings, embeddings))
 ```"""
+
+
+def _in_processes(model: SentenceTransformer) -> str:
+    if not any(isinstance(module, (MultiLayerPooling, WeightedLayerPooling)) for module in model):
+        return ""
+    return (
+        "To encode in several processes, open it with `load_model` of distilface_st: a copy that "
+        "sentence-transformers sends to another process finds no hidden layers there, and pools the last one alone."
+    )
 
 
 def _facts(model: SentenceTransformer) -> str:
