@@ -51,7 +51,8 @@ def train(
     Several devices: start the program with ``torchrun`` or ``accelerate launch``; candidates are gathered from all.
 
     Args:
-        model: The model, trained in place; of ``config`` its own build settings are only noted.
+        model: The model, trained in place, and put into fp32 for that; of ``config`` its own build settings are only
+            noted.
         data: One text column for dropout views; two or more (anchor, positive, negatives) for given positives.
         config: The settings.
         output: A new folder for the run, or with ``resume`` the folder of one that was stopped.
