@@ -94,6 +94,15 @@ def is_shipped(name: str) -> bool:
     return short in SHIPPED and (short != name or not os.path.exists(name))
 
 
+def lasting_name(name: str | os.PathLike[str] | None) -> str:
+    """A name that opens the same model from another working folder: the absolute path of a folder, else as it is."""
+    known = str(DEFAULT_MODEL if name is None else name)
+    folder = Path(known).absolute()
+    if is_shipped(known) or folder.parent == ASSETS:
+        return f"distilface-{folder.name.removeprefix('distilface-')}"
+    return str(folder) if folder.is_dir() else known
+
+
 def shipped_model(name: str = DEFAULT_MODEL) -> Path:
     """Folder of a model that this package brings along, packed (see :func:`distilface_st.pack_model`).
 

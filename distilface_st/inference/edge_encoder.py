@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import InputError
-from ..pretrained import resolve_name
+from ..pretrained import lasting_name, resolve_name
 from ..utils.chunks import chunked
 from ..utils.files import read_json
 from .engines import batch_feeds, open_engine
@@ -34,7 +34,7 @@ class EdgeEncoder:
     It answers the calls of a ``SentenceTransformer`` with the same arguments, so that it goes wherever one does: into
     sentence-transformers' evaluators, into MTEB, into our own. Sentences are sorted by length and cut into batches of
     about as many tokens each, so that padding is rare; the next sentences are tokenized while the graph runs. It may be
-    called from several threads.
+    called from several threads. A copy, also one that was pickled and opened in another process, opens the folder anew.
 
     Args:
         folder: A folder that ``distilface export``, :func:`distilface_st.export_model` or
@@ -75,10 +75,9 @@ class EdgeEncoder:
         options: Mapping[str, Any] | None = None,
         device: str | None = None,
     ) -> None:
-        self.folder = Path(resolve_name(folder))
-        self.manifest = read_manifest(self.folder)
-        self._tokenizer = SentenceTokenizer(self.folder, self.manifest)
-        self._engine = open_engine(self.folder, runtime, threads, providers, options, self.manifest, device)
+        self._name = lasting_name(folder)
+        self._engine_settings = {"threads": threads, "providers": providers, "options": options, "device": device}
+        self._open(runtime)
         try:
             settings = read_json(self.folder / "config_sentence_transformers.json")
         except FileNotFoundError:
@@ -87,6 +86,25 @@ class EdgeEncoder:
         self.default_prompt_name: str | None = settings.get("default_prompt_name")
         self.truncate_dim: int | None = settings.get("truncate_dim")
         self.similarity_fn_name: str = settings.get("similarity_fn_name") or "cosine"
+
+    def _open(self, runtime: str | None) -> None:
+        self.folder = Path(resolve_name(self._name))
+        self.manifest = read_manifest(self.folder)
+        self._tokenizer = SentenceTokenizer(self.folder, self.manifest)
+        self._engine = open_engine(self.folder, runtime, manifest=self.manifest, **self._engine_settings)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """All but the engine and the tokenizer: where the encoder arrives, its folder is opened anew."""
+        kept = {name: value for name, value in vars(self).items() if name not in ("_engine", "_tokenizer")}
+        return {**kept, "runtime": self.runtime, "max_seq_length": self.max_seq_length}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        runtime, longest, made_of = state.pop("runtime"), state.pop("max_seq_length"), state["manifest"]
+        vars(self).update(state)
+        self._open(runtime)
+        if self.manifest != made_of:
+            raise InputError(f"{self.folder} holds another model than when this encoder was copied: open it again.")
+        self.max_seq_length = longest
 
     @property
     def dimension(self) -> int:

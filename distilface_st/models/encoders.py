@@ -7,7 +7,6 @@ object of a user's own.
 from __future__ import annotations
 
 from importlib.util import find_spec
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
@@ -16,7 +15,8 @@ from ..errors import InputError
 from ..inference.edge_encoder import EdgeEncoder
 from ..inference.manifest import is_export, read_manifest
 from ..inference.tokenization import check_sentences as check_sentences  # noqa: PLC0414 (a name for other rooms)
-from ..pretrained import ASSETS, DEFAULT_MODEL, find_model, is_shipped
+from ..pretrained import find_model
+from ..pretrained import lasting_name as lasting_name  # noqa: PLC0414 (a name for other rooms)
 
 if TYPE_CHECKING:
     import os
@@ -69,15 +69,6 @@ def needs_torch(name: str | os.PathLike[str] | None, device: str | None = None, 
     # A packed model opens in torch, too: where no engine is installed it is slower, and not out of reach.
     manifest = read_manifest(folder)
     return runtime is None and manifest.is_packed and not any(find_spec(engine) for engine in manifest.graphs)
-
-
-def lasting_name(name: str | os.PathLike[str] | None) -> str:
-    """A name that opens the same model from another working folder: the absolute path of a folder, else as it is."""
-    known = str(DEFAULT_MODEL if name is None else name)
-    folder = Path(known).absolute()
-    if is_shipped(known) or folder.parent == ASSETS:
-        return f"distilface-{folder.name.removeprefix('distilface-')}"
-    return str(folder) if folder.is_dir() else known
 
 
 def unit_embeddings(

@@ -37,7 +37,7 @@ _SAMPLED = 200
 
 
 class SearchIndex:
-    """An index that can be searched. Open one with :meth:`open`; it may be used from several threads.
+    """An index that can be searched. Open one with :meth:`open`; it may be used from several threads, copied, pickled.
 
     Attributes:
         folder: Where it lies.
@@ -263,11 +263,21 @@ class SearchIndex:
         """Let go of files and connections."""
         self.store.close()
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A copy, also one in another process, opens the folder anew, with the same encoder."""
+        return _reopened, (type(self), self.folder.absolute(), self._encoder)
+
     def __enter__(self) -> SearchIndex:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _reopened(kind: type[SearchIndex], folder: Path, encoder: Any) -> SearchIndex:
+    index = kind.open(folder)
+    index.encoder = encoder
+    return index
 
 
 class NamedEncoder(NamedTuple):
