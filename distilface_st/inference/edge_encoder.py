@@ -76,7 +76,12 @@ class EdgeEncoder:
         device: str | None = None,
     ) -> None:
         self._name = lasting_name(folder)
-        self._engine_settings = {"threads": threads, "providers": providers, "options": options, "device": device}
+        self._engine_settings: dict[str, Any] = {
+            "threads": threads,
+            "providers": providers,
+            "options": options,
+            "device": device,
+        }
         self._open(runtime)
         try:
             settings = read_json(self.folder / "config_sentence_transformers.json")

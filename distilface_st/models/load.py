@@ -14,6 +14,7 @@ from sentence_transformers.util import load_file_path
 from ..errors import InputError
 from ..modules.hidden_states import give_hidden_states, require_hidden_states
 from ..pretrained import find_model
+from .encoders import check_model
 from .module_list import STOCK_MODULES, downloaded, read_module_list
 from .packed import ENCODER, is_packed, unpacked
 
@@ -55,7 +56,7 @@ def load_model(
 
     Raises:
         InputError: Nothing there, no module list, a module of another package, or weights that are not safetensors;
-            a runtime for a model that is not exported.
+            a model that reads more than text or cannot pad; a runtime for a model that is not exported.
         MissingExtraError: The runtime is not installed.
     """
     name = find_model(path)
@@ -89,6 +90,7 @@ def load_model(
                 raise InputError(f"{name} pools hidden layers that its encoder's config.json has not turned on.")
             give_hidden_states(encoder)
             require_hidden_states(module)
+    check_model(model)
     return model
 
 

@@ -16,6 +16,7 @@ from ..modules.hidden_states import require_hidden_states
 from ..utils.files import atomic_folder
 from ..utils.provenance import versions
 from .build import compose
+from .encoders import longest_input
 from .module_list import OUR_MODULES
 
 if TYPE_CHECKING:
@@ -162,13 +163,15 @@ def _in_processes(model: SentenceTransformer) -> str:
 
 
 def _facts(model: SentenceTransformer) -> str:
-    encoder = cast("Any", model[0])
+    network = getattr(model[0], "model", model[0])
+    depth = getattr(getattr(network, "config", None), "num_hidden_layers", None)
+    longest = longest_input(model)
     facts = {
         "Base model": model.model_card_data.base_model or "a local encoder",
-        "Encoder": f"{type(encoder.model).__name__}, {encoder.config.num_hidden_layers} layers",
+        "Encoder": type(network).__name__ + (f", {depth} layers" if depth else ""),
         "Pooling": _pooling(model),
         "Dimensions": model.get_embedding_dimension(),
-        "Longest input": f"{model.max_seq_length} tokens",
+        "Longest input": f"{longest} tokens" if longest else "no limit",
         "Parameters": f"{sum(p.numel() for p in model.parameters()):,}",
         "Similarity": model.similarity_fn_name,
     }

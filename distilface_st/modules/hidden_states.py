@@ -52,7 +52,7 @@ def _require(module: nn.Module, arguments: tuple[Any, ...]) -> None:
 
 def _reduced(encoder: PreTrainedModel) -> tuple[Callable[..., PreTrainedModel], tuple[Any, ...], dict[str, Any]]:
     """How :mod:`pickle` and :mod:`copy` take an encoder apart: as it was before its first forward pass."""
-    state = encoder.__getstate__()
+    state = encoder.__getstate__()  # type: ignore[no-untyped-call]
     state.pop(_HOOKED, None)
     return _arrived, (type(encoder), encoder.config), {**state, "_modules": _bare_children(encoder, {})}
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from ..datasets.segmentation import split_sentences
 from ..errors import InputError
-from ..models.encoders import TORCH, embedding_dimension, lasting_name, open_encoder, unit_embeddings
+from ..models.encoders import embedding_dimension, lasting_name, open_encoder, runtime_of, unit_embeddings
 from ..models.fingerprint import encoder_fingerprint, fingerprints_of
 from ..utils.files import read_json, write_json
 from ..utils.provenance import versions
@@ -317,7 +317,7 @@ def write_manifest(folder: Path, model: NamedEncoder, store: str, settings: dict
     """Write the manifest of a new index."""
     dimension = embedding_dimension(model.encoder)
     made = {"name": model.name, "fingerprint": encoder_fingerprint(*model), "dimension": dimension}
-    made |= {"runtime": TORCH} if hasattr(model.encoder, "state_dict") else {}
+    made |= {"runtime": runtime} if (runtime := runtime_of(model.encoder)) else {}
     manifest = {"type": _TYPE, "format": _FORMAT, "model": made, "store": store, "settings": settings, **more}
     write_json(folder / MANIFEST, {**manifest, "made_with": versions()})
 

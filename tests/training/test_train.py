@@ -324,6 +324,19 @@ def test_data_that_does_not_fit_is_refused(config, text, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+def test_models_that_cannot_be_trained_are_refused(config, text, unfit_model, exported, tmp_path):
+    data = load_sentences(text, cache_dir=tmp_path / "cache")
+    model, message = unfit_model
+    exported_model = load_model(exported, runtime="onnxruntime")
+    for unfit, why in ((model, f"{message}|this model has none"), (exported_model, "this model has none")):
+        with pytest.raises(InputError, match=why):
+            train(unfit, data, config, tmp_path / "run", device="cpu")
+    pairs = replace(data, dataset=data.dataset.add_column("positive", data.dataset["sentence"]))
+    with pytest.raises(InputError, match="no weights to train"):
+        train(exported_model, pairs, replace(config, views="pairs"), tmp_path / "run", device="cpu")
+    assert not (tmp_path / "run").exists()
+
+
 def test_fp16_on_a_cpu_is_refused_with_the_reason(config, text, tmp_path):
     with pytest.raises(InputError, match="fp16 needs gradient scaling, which is there on CUDA only"):
         run(replace(config, precision="fp16"), text, tmp_path / "run")
