@@ -14,7 +14,7 @@ from ..errors import InputError
 from ..pretrained import lasting_name, resolve_name
 from ..utils.chunks import chunked
 from ..utils.files import read_json
-from .engines import batch_feeds, open_engine
+from .engines import embed_batch, open_engine
 from .manifest import read_manifest
 from .similarity import pairwise_similarity, similarity
 from .tokenization import SentenceTokenizer, check_sentences
@@ -171,7 +171,8 @@ class EdgeEncoder:
             **mteb: What MTEB adds to a call: ``task_metadata``, ``hf_split``, ``hf_subset`` and ``prompt_type``.
 
         Returns:
-            Shape (sentences, d), float32, row i for sentence i; for a string, shape (d,).
+            Shape (sentences, d), float32, row i for sentence i; for a string, shape (d,). A sentence without any token,
+            not even a special one, has zeros.
 
         Raises:
             InputError: Something that is not a string, a prompt or a dimension that does not exist.
@@ -196,8 +197,8 @@ class EdgeEncoder:
         is_one = isinstance(inputs, str)
         if is_one:  # spared the threads that a list is worth
             ids = np.array([self._tokenizer.ids_of_one(prompt + inputs if prompt else inputs)], dtype=np.int64)
-            feeds = batch_feeds(ids, None, self.manifest, self._prompt_length(prompt))
-            embeddings = self._engine.run(feeds)[:, :dimension].copy()
+            embeddings = embed_batch(self._engine, ids, None, self.manifest, self._prompt_length(prompt))
+            embeddings = embeddings[:, :dimension].copy()
         else:
             embeddings = self._many(list(inputs), prompt, dimension, batch_size, batch_tokens, bool(show_progress_bar))
         if normalize_embeddings:
@@ -294,8 +295,8 @@ class EdgeEncoder:
             progress = tqdm(total=len(sentences), desc="Sentences")
         with progress as bar:
             for rows, ids in self._batches(sentences, prompt, batch_size, batch_tokens):
-                feeds = batch_feeds(*self._tokenizer.pad(ids), self.manifest, prompt_length)
-                embeddings[rows] = self._engine.run(feeds)[:, :dimension]
+                batch = embed_batch(self._engine, *self._tokenizer.pad(ids), self.manifest, prompt_length)
+                embeddings[rows] = batch[:, :dimension]
                 if bar is not None:
                     bar.update(len(rows))
         return embeddings
@@ -341,6 +342,6 @@ def _cut(
     """Parts of ``order``, sorted from long to short, each of at most so many tokens with its padding, and sentences."""
     start = 0
     while start < len(order):
-        end = start + min(max(1, batch_tokens // len(ids[order[start]])), batch_size or len(order))
+        end = start + min(max(1, batch_tokens // max(1, len(ids[order[start]]))), batch_size or len(order))
         yield order[start:end]
         start = end

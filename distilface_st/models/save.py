@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -17,11 +18,10 @@ from ..utils.files import atomic_folder
 from ..utils.provenance import versions
 from .build import compose
 from .encoders import longest_input
+from .load import load_model
 from .module_list import OUR_MODULES
 
 if TYPE_CHECKING:
-    import os
-
     from sentence_transformers import SentenceTransformer
 
 _PAPER = """\
@@ -33,7 +33,7 @@ _PAPER = """\
 
 
 def save_model(
-    model: SentenceTransformer,
+    model: SentenceTransformer | str | os.PathLike[str],
     path: str | os.PathLike[str],
     portable: bool = True,
     run: dict[str, Any] | None = None,
@@ -41,13 +41,16 @@ def save_model(
     """Save a model as a folder, atomically, with a model card.
 
     Args:
-        model: The model to save.
+        model: The model to save, or its name or folder: a packed one, such as ``distilface-mini``, becomes a plain one
+            that stock sentence-transformers opens.
         path: The folder; an existing one is replaced as a whole.
         portable: Name stock modules only, where the layer reduction allows it (a mean, or a single layer), so that
             ``SentenceTransformer(path)`` opens the folder without this package. Otherwise, and for max and concat,
             the folder names this package's module and opens with :func:`load_model`.
         run: What the model card says of training: the content of a training run's ``run.json``.
     """
+    if isinstance(model, (str, os.PathLike)):
+        model = load_model(model, device="cpu")
     to_save = portable_model(model) if portable else model
     with atomic_folder(path) as folder:
         to_save.save(str(folder), create_model_card=False)

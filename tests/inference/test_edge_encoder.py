@@ -94,6 +94,28 @@ def test_unusual_strings_are_embedded_as_the_model_does(tiny_model, encoder, tex
     np.testing.assert_allclose(encoder.encode([text, "a cat"])[0], tiny_model.encode(text), atol=1e-4)
 
 
+@pytest.mark.parametrize("runtime", RUNTIMES)
+@pytest.mark.parametrize("side", ["right", "left"])
+@pytest.mark.parametrize("opened", [EdgeEncoder, load_model])
+def test_texts_without_any_token_have_zeros_and_change_no_other(copied, runtime, side, opened):
+    pytest.importorskip(runtime)
+    for name, changes in (("tokenizer.json", {"post_processor": None}), ("export.json", {"padding_side": side})):
+        (copied / name).write_text(json.dumps(json.loads((copied / name).read_text()) | changes))
+    encoder = opened(copied, runtime=runtime)
+    cat = encoder.encode("a cat")
+    assert np.isfinite(cat).all()
+    assert cat.any()
+    for empty in ("", " ", "\n"):
+        np.testing.assert_array_equal(encoder.encode(empty), np.zeros(32))
+        np.testing.assert_array_equal(encoder.encode([empty]), np.zeros((1, 32)))
+        np.testing.assert_array_equal(encoder.encode([empty] * 3, batch_size=2), np.zeros((3, 32)))
+        rows = encoder.encode([empty, "a cat", empty], normalize_embeddings=False)
+        np.testing.assert_allclose(rows, np.stack([np.zeros(32), cat, np.zeros(32)]), atol=1e-5)
+    assert np.isfinite(encoder.encode(["[CLS]", "[PAD]", "🙂"], normalize_embeddings=True)).all()
+    assert len(encoder.encode([])) == 0
+    assert encoder.encode(["", "cat"], prompt="a ").shape == (2, 32)
+
+
 @pytest.mark.parametrize(
     ("bad", "message"),
     [
