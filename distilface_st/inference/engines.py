@@ -201,14 +201,14 @@ def embed_batch(
 
     Engines would divide by the number of tokens, or could not take a batch that has none.
     """
-    empty = np.full(len(ids), not ids.shape[1]) if mask is None else ~mask.any(axis=1)
+    empty: np.ndarray = np.full(len(ids), not ids.shape[1]) if mask is None else np.logical_not(mask.any(axis=1))
     if not empty.any():
         return engine.run(batch_feeds(ids, mask, manifest, prompt_length))
     if not ids.shape[1]:
         return np.zeros((len(ids), manifest.dimension), np.float32)
     assert mask is not None
     mask = np.where(empty[:, None], 1, mask)
-    embeddings = engine.run(batch_feeds(ids, mask, manifest, prompt_length)).copy()
+    embeddings: np.ndarray = engine.run(batch_feeds(ids, mask, manifest, prompt_length)).copy()
     embeddings[empty] = 0
     return embeddings
 
