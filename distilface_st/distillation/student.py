@@ -15,6 +15,7 @@ from transformers import ElectraConfig, ElectraModel
 
 from ..errors import InputError
 from ..models.build import compose, layer_stack
+from ..models.encoders import check_model
 from ..models.load import load_model
 from .vocabulary import trim_vocabulary
 
@@ -73,6 +74,7 @@ def make_student(
     """
     if not isinstance(teacher, SentenceTransformer):
         teacher = load_model(teacher, device="cpu")
+    check_model(teacher)
     modules = list(teacher)
     if not isinstance(modules[0], Transformer) or len(modules) < 2 or not isinstance(modules[1], Pooling):
         names = ", ".join(type(module).__name__ for module in modules)

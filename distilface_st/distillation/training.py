@@ -56,7 +56,7 @@ def distill(
     lengths and the order of the sentences (some 20 bytes each), the student, and a batch.
 
     Args:
-        student: The student, see :func:`distilface_st.make_student`; trained in place.
+        student: The student, see :func:`distilface_st.make_student`; trained in place, in fp32.
         teachers: What to learn from, see :func:`distilface_st.open_teacher`.
         data: Sentences, see :func:`distilface_st.load_sentences`.
         config: The settings.

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from ..errors import InputError
 from ..inference.tokenization import TOKENIZER
+from ..models.encoders import check_model, longest_input
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -34,6 +35,7 @@ class SentenceGraph(nn.Module):
 
     def __init__(self, model: SentenceTransformer) -> None:
         super().__init__()
+        check_model(model)
         encoder = model[0]
         if not isinstance(encoder, Transformer):
             raise InputError(
@@ -44,6 +46,8 @@ class SentenceGraph(nn.Module):
             raise InputError(f"Modules of type {', '.join(strangers)} cannot be exported.")
         if not getattr(encoder.tokenizer, "is_fast", False):
             raise InputError(f"Only fast tokenizers are exported ({TOKENIZER}); this is a {type(encoder.tokenizer)}.")
+        if longest_input(model) is None:
+            raise InputError("This model states no longest input, which an export needs: set its max_seq_length.")
         self.parts = nn.ModuleList(copy.deepcopy(list(model))).to("cpu").float().eval()
         self.parts.requires_grad_(False)
         self.include_prompt = True

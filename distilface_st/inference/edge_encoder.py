@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import InputError
-from ..pretrained import resolve_name
+from ..pretrained import lasting_name, resolve_name
 from ..utils.chunks import chunked
 from ..utils.files import read_json
-from .engines import batch_feeds, open_engine
+from .engines import embed_batch, open_engine
 from .manifest import read_manifest
 from .similarity import pairwise_similarity, similarity
 from .tokenization import SentenceTokenizer, check_sentences
@@ -34,7 +34,7 @@ class EdgeEncoder:
     It answers the calls of a ``SentenceTransformer`` with the same arguments, so that it goes wherever one does: into
     sentence-transformers' evaluators, into MTEB, into our own. Sentences are sorted by length and cut into batches of
     about as many tokens each, so that padding is rare; the next sentences are tokenized while the graph runs. It may be
-    called from several threads.
+    called from several threads. A copy, also one that was pickled and opened in another process, opens the folder anew.
 
     Args:
         folder: A folder that ``distilface export``, :func:`distilface_st.export_model` or
@@ -75,10 +75,14 @@ class EdgeEncoder:
         options: Mapping[str, Any] | None = None,
         device: str | None = None,
     ) -> None:
-        self.folder = Path(resolve_name(folder))
-        self.manifest = read_manifest(self.folder)
-        self._tokenizer = SentenceTokenizer(self.folder, self.manifest)
-        self._engine = open_engine(self.folder, runtime, threads, providers, options, self.manifest, device)
+        self._name = lasting_name(folder)
+        self._engine_settings: dict[str, Any] = {
+            "threads": threads,
+            "providers": providers,
+            "options": options,
+            "device": device,
+        }
+        self._open(runtime)
         try:
             settings = read_json(self.folder / "config_sentence_transformers.json")
         except FileNotFoundError:
@@ -87,6 +91,25 @@ class EdgeEncoder:
         self.default_prompt_name: str | None = settings.get("default_prompt_name")
         self.truncate_dim: int | None = settings.get("truncate_dim")
         self.similarity_fn_name: str = settings.get("similarity_fn_name") or "cosine"
+
+    def _open(self, runtime: str | None) -> None:
+        self.folder = Path(resolve_name(self._name))
+        self.manifest = read_manifest(self.folder)
+        self._tokenizer = SentenceTokenizer(self.folder, self.manifest)
+        self._engine = open_engine(self.folder, runtime, manifest=self.manifest, **self._engine_settings)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """All but the engine and the tokenizer: where the encoder arrives, its folder is opened anew."""
+        kept = {name: value for name, value in vars(self).items() if name not in ("_engine", "_tokenizer")}
+        return {**kept, "runtime": self.runtime, "max_seq_length": self.max_seq_length}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        runtime, longest, made_of = state.pop("runtime"), state.pop("max_seq_length"), state["manifest"]
+        vars(self).update(state)
+        self._open(runtime)
+        if self.manifest != made_of:
+            raise InputError(f"{self.folder} holds another model than when this encoder was copied: open it again.")
+        self.max_seq_length = longest
 
     @property
     def dimension(self) -> int:
@@ -148,7 +171,8 @@ class EdgeEncoder:
             **mteb: What MTEB adds to a call: ``task_metadata``, ``hf_split``, ``hf_subset`` and ``prompt_type``.
 
         Returns:
-            Shape (sentences, d), float32, row i for sentence i; for a string, shape (d,).
+            Shape (sentences, d), float32, row i for sentence i; for a string, shape (d,). A sentence without any token,
+            not even a special one, has zeros.
 
         Raises:
             InputError: Something that is not a string, a prompt or a dimension that does not exist.
@@ -173,8 +197,8 @@ class EdgeEncoder:
         is_one = isinstance(inputs, str)
         if is_one:  # spared the threads that a list is worth
             ids = np.array([self._tokenizer.ids_of_one(prompt + inputs if prompt else inputs)], dtype=np.int64)
-            feeds = batch_feeds(ids, None, self.manifest, self._prompt_length(prompt))
-            embeddings = self._engine.run(feeds)[:, :dimension].copy()
+            embeddings = embed_batch(self._engine, ids, None, self.manifest, self._prompt_length(prompt))
+            embeddings = embeddings[:, :dimension].copy()
         else:
             embeddings = self._many(list(inputs), prompt, dimension, batch_size, batch_tokens, bool(show_progress_bar))
         if normalize_embeddings:
@@ -271,8 +295,8 @@ class EdgeEncoder:
             progress = tqdm(total=len(sentences), desc="Sentences")
         with progress as bar:
             for rows, ids in self._batches(sentences, prompt, batch_size, batch_tokens):
-                feeds = batch_feeds(*self._tokenizer.pad(ids), self.manifest, prompt_length)
-                embeddings[rows] = self._engine.run(feeds)[:, :dimension]
+                batch = embed_batch(self._engine, *self._tokenizer.pad(ids), self.manifest, prompt_length)
+                embeddings[rows] = batch[:, :dimension]
                 if bar is not None:
                     bar.update(len(rows))
         return embeddings
@@ -318,6 +342,6 @@ def _cut(
     """Parts of ``order``, sorted from long to short, each of at most so many tokens with its padding, and sentences."""
     start = 0
     while start < len(order):
-        end = start + min(max(1, batch_tokens // len(ids[order[start]])), batch_size or len(order))
+        end = start + min(max(1, batch_tokens // max(1, len(ids[order[start]]))), batch_size or len(order))
         yield order[start:end]
         start = end

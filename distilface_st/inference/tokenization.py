@@ -75,7 +75,7 @@ class SentenceTokenizer:
     def prompt_length(self, prompt: str) -> int:
         """Tokens of a prompt, a special token at its end not counted, as sentence-transformers counts them."""
         encoding = self.tokenizer.encode(prompt)
-        return len(encoding.ids) - encoding.special_tokens_mask[-1]
+        return len(encoding.ids) - sum(encoding.special_tokens_mask[-1:])
 
     def pad(self, rows: Sequence[Sequence[int]]) -> tuple[np.ndarray, np.ndarray]:
         """Token ids and attention mask of a batch, each of shape (rows, longest), int64."""

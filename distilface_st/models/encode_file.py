@@ -14,7 +14,7 @@ from ..datasets.sources import find_source
 from ..errors import InputError
 from ..utils.deprecation import renamed
 from ..utils.files import atomic_file
-from .encoders import embedding_dimension
+from .encoders import check_model, embedding_dimension
 
 if TYPE_CHECKING:
     import os
@@ -65,6 +65,7 @@ def encode_file(
     if batch_size is not None:
         options["batch_size"] = batch_size
     dimension = embedding_dimension(model)
+    check_model(model)
     rows = 0
     with atomic_file(output) as temporary:
         with _WRITERS[output.suffix](temporary, dimension) as write:

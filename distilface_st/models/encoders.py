@@ -6,26 +6,33 @@ object of a user's own.
 
 from __future__ import annotations
 
+import copy
 from importlib.util import find_spec
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
+from tokenizers import Tokenizer
 
 from ..errors import InputError
 from ..inference.edge_encoder import EdgeEncoder
 from ..inference.manifest import is_export, read_manifest
 from ..inference.tokenization import check_sentences as check_sentences  # noqa: PLC0414 (a name for other rooms)
-from ..pretrained import ASSETS, DEFAULT_MODEL, find_model, is_shipped
+from ..pretrained import find_model
+from ..pretrained import lasting_name as lasting_name  # noqa: PLC0414 (a name for other rooms)
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from sentence_transformers import SentenceTransformer
 
+    from ..inference.manifest import Manifest
+
 TORCH = "torch"
 """The runtime that is none of an exported graph's."""
+
+_ENDLESS = 10**9
+"""No limit: sentence-transformers says infinity, transformers 10^30."""
 
 
 class Encoder(Protocol):
@@ -71,15 +78,6 @@ def needs_torch(name: str | os.PathLike[str] | None, device: str | None = None, 
     return runtime is None and manifest.is_packed and not any(find_spec(engine) for engine in manifest.graphs)
 
 
-def lasting_name(name: str | os.PathLike[str] | None) -> str:
-    """A name that opens the same model from another working folder: the absolute path of a folder, else as it is."""
-    known = str(DEFAULT_MODEL if name is None else name)
-    folder = Path(known).absolute()
-    if is_shipped(known) or folder.parent == ASSETS:
-        return f"distilface-{folder.name.removeprefix('distilface-')}"
-    return str(folder) if folder.is_dir() else known
-
-
 def unit_embeddings(
     encoder: Encoder,
     texts: Sequence[str],
@@ -98,6 +96,7 @@ def unit_embeddings(
     """
     encode: Any = encoder.encode if kind is None else getattr(encoder, f"encode_{kind}", encoder.encode)
     is_edge = isinstance(encoder, EdgeEncoder)
+    check_model(encoder)
     if not is_edge:
         options["batch_size"] = batch_size
     if is_edge and len(texts) == 1:
@@ -141,19 +140,75 @@ def embedding_dimension(encoder: Encoder) -> int:
     return int(known or unit_embeddings(encoder, ["."]).shape[1])
 
 
-def longest_input(encoder: Encoder) -> int:
-    """Tokens that an encoder reads at most, special ones included; 512 of one that does not say."""
-    return int(getattr(encoder, "max_seq_length", None) or 512)
+def longest_input(encoder: Any) -> int | None:
+    """Tokens that an encoder reads at most, special ones included; None where it cuts nowhere or does not say."""
+    limits = [getattr(encoder, "max_seq_length", None)]
+    if hasattr(encoder, "state_dict"):
+        limits.append(_positions(getattr(encoder[0], "model", None)))
+    return min((int(limit) for limit in limits if limit is not None and limit < _ENDLESS), default=None)
 
 
-def token_counts(encoder: Encoder, texts: Sequence[str]) -> list[int]:
-    """Tokens of each text before any cut, special ones left out; characters over four where there is no tokenizer."""
-    if not texts:
-        return []
-    if isinstance(encoder, EdgeEncoder):
-        return encoder.token_counts(texts)
+def manifest_of(encoder: Any) -> Manifest | None:
+    """The manifest of an exported model, opened as an ``EdgeEncoder`` or a SentenceTransformer; else None."""
+    if not isinstance(encoder, EdgeEncoder):
+        encoder = next(iter(encoder), None) if hasattr(encoder, "state_dict") else None
+    return getattr(encoder, "manifest", None)
+
+
+def runtime_of(encoder: Any) -> str | None:
+    """``torch`` of a SentenceTransformer that runs in it: a packed model's graph gives slightly other embeddings."""
+    return TORCH if hasattr(encoder, "state_dict") and manifest_of(encoder) is None else None
+
+
+def check_model(encoder: Any) -> None:
+    """Refuse a SentenceTransformer that reads no batches of text; have one cut text where its positions end.
+
+    Raises:
+        InputError: It reads images or sounds, too, or its tokenizer cannot pad.
+    """
+    if not hasattr(encoder, "state_dict"):
+        return
+    others = [kind for kind in getattr(encoder, "modalities", ()) if kind not in ("text", "message")]
+    if others:
+        raise InputError(f"This model reads {', '.join(map(str, others))}, too: only models of text alone are taken.")
     tokenizer = getattr(encoder, "tokenizer", None)
+    if getattr(tokenizer, "pad_token", "") is None:
+        raise InputError(
+            "The model's tokenizer has no padding token, so that sentences make no batch: set one, such as "
+            "tokenizer.pad_token = tokenizer.eos_token, and save model and tokenizer."
+        )
+    longest = longest_input(encoder)
+    if tokenizer is not None and longest is not None and longest < (encoder.max_seq_length or _ENDLESS):
+        encoder.max_seq_length = longest
+
+
+def _positions(network: Any) -> int | None:
+    """Tokens that a network's table of learned positions has room for, if it has one.
+
+    RoBERTa and its kin count from behind the padding token's row, so that 514 rows are 512 positions.
+    """
+    for place, name in ((getattr(network, "embeddings", None), "position_embeddings"), (network, "wpe")):
+        table: Any = getattr(place, name, None)
+        if hasattr(table, "num_embeddings"):
+            return int(table.num_embeddings) - (0 if table.padding_idx is None else table.padding_idx + 1)
+    return None
+
+
+def token_counter(encoder: Encoder) -> Callable[[Sequence[str]], list[int]]:
+    """Counts the tokens of texts before any cut, special ones left out; characters over four without a tokenizer.
+
+    It has a tokenizer of its own: setting the truncation of one that another thread uses is an error.
+    """
+    if isinstance(encoder, EdgeEncoder):
+        return encoder.token_counts
+    tokenizer: Any = getattr(encoder, "tokenizer", None)
     if tokenizer is None:
-        return [len(text) // 4 + 1 for text in texts]
-    ids = tokenizer(list(texts), add_special_tokens=False, truncation=False, verbose=False)["input_ids"]
-    return [len(row) for row in ids]
+        return lambda texts: [len(text) // 4 + 1 for text in texts]
+    fast = getattr(tokenizer, "backend_tokenizer", tokenizer)  # a bare one has static embeddings and exported models
+    if not isinstance(fast, Tokenizer):
+        slow = copy.deepcopy(tokenizer)
+        return lambda texts: [len(slow.encode(text, add_special_tokens=False, verbose=False)) for text in texts]
+    uncut = Tokenizer.from_str(fast.to_str())
+    uncut.no_truncation()
+    uncut.no_padding()
+    return lambda texts: [len(found.ids) for found in uncut.encode_batch_fast(list(texts), add_special_tokens=False)]

@@ -11,7 +11,7 @@ import numpy as np
 
 from ..datasets.segmentation import split_sentences
 from ..errors import InputError
-from ..models.encoders import TORCH, embedding_dimension, lasting_name, open_encoder, unit_embeddings
+from ..models.encoders import embedding_dimension, lasting_name, open_encoder, runtime_of, unit_embeddings
 from ..models.fingerprint import encoder_fingerprint, fingerprints_of
 from ..utils.files import read_json, write_json
 from ..utils.provenance import versions
@@ -37,7 +37,7 @@ _SAMPLED = 200
 
 
 class SearchIndex:
-    """An index that can be searched. Open one with :meth:`open`; it may be used from several threads.
+    """An index that can be searched. Open one with :meth:`open`; it may be used from several threads, copied, pickled.
 
     Attributes:
         folder: Where it lies.
@@ -263,11 +263,21 @@ class SearchIndex:
         """Let go of files and connections."""
         self.store.close()
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A copy, also one in another process, opens the folder anew, with the same encoder."""
+        return _reopened, (type(self), self.folder.absolute(), self._encoder)
+
     def __enter__(self) -> SearchIndex:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _reopened(kind: type[SearchIndex], folder: Path, encoder: Any) -> SearchIndex:
+    index = kind.open(folder)
+    index.encoder = encoder
+    return index
 
 
 class NamedEncoder(NamedTuple):
@@ -307,7 +317,7 @@ def write_manifest(folder: Path, model: NamedEncoder, store: str, settings: dict
     """Write the manifest of a new index."""
     dimension = embedding_dimension(model.encoder)
     made = {"name": model.name, "fingerprint": encoder_fingerprint(*model), "dimension": dimension}
-    made |= {"runtime": TORCH} if hasattr(model.encoder, "state_dict") else {}
+    made |= {"runtime": runtime} if (runtime := runtime_of(model.encoder)) else {}
     manifest = {"type": _TYPE, "format": _FORMAT, "model": made, "store": store, "settings": settings, **more}
     write_json(folder / MANIFEST, {**manifest, "made_with": versions()})
 

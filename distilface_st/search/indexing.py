@@ -8,14 +8,13 @@ import re
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..datasets.sources import find_source
 from ..errors import InputError
-from ..models.encoders import embedding_dimension, longest_input, token_counts, unit_embeddings
+from ..models.encoders import embedding_dimension, longest_input, token_counter, unit_embeddings
 from ..utils.chunks import chunked
 from ..utils.ray import ray_library
 from .documents import PassageSplitter, read_documents
@@ -125,7 +124,7 @@ def index_corpus(
         job.begin(index.store, may_be_new=mode != "create")
         progress(job.done)
         made_with = index.manifest["passages"]
-        splitter = PassageSplitter(partial(token_counts, model.encoder), made_with["tokens"], made_with["overlap"])
+        splitter = PassageSplitter(token_counter(model.encoder), made_with["tokens"], made_with["overlap"])
         documents = read_documents(source, id_field, text_field)
         if ray is None:
             embedded = _embedded(islice(documents, job.done, None), splitter, model.encoder)
@@ -221,9 +220,10 @@ def _create(folder: Path, model: NamedEncoder, settings: IndexSettings, job: Job
     """Make an empty index, at the beginning of a job."""
     kind = store_class(settings.store)
     options = kind.check(settings.options)
-    tokens = min(settings.tokens, longest_input(model.encoder) - _SPECIAL)
+    longest = longest_input(model.encoder)
+    tokens = settings.tokens if longest is None else min(settings.tokens, longest - _SPECIAL)
     overlap = tokens // 4 if settings.overlap is None else settings.overlap
-    PassageSplitter(partial(token_counts, model.encoder), tokens, overlap)  # which refuses budgets that make no sense
+    PassageSplitter(token_counter(model.encoder), tokens, overlap)  # which refuses budgets that make no sense
     begun = folder / _BEGUN
     if begun.is_file():  # a run was killed before there was a manifest: what it made goes, by name, and nothing else
         former = begun.read_text(encoding="utf-8")  # empty where nothing was made yet

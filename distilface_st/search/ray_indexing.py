@@ -17,8 +17,7 @@ import pyarrow as pa
 from pyarrow import dataset, parquet
 
 from ..errors import InputError
-from ..inference.edge_encoder import EdgeEncoder
-from ..models.encoders import TORCH, open_encoder, unit_embeddings
+from ..models.encoders import TORCH, open_encoder, runtime_of, unit_embeddings
 from ..models.fingerprint import encoder_fingerprint
 from ..utils.chunks import chunked
 from ..utils.files import atomic_folder, read_json, write_json
@@ -111,7 +110,7 @@ def _embed(work: Path, model: NamedEncoder, settings: RaySettings) -> None:
     target = work / _EMBEDDED
     shutil.rmtree(target, ignore_errors=True)
     # torch keeps to an actor's one core by itself; an exported model is told to
-    runtime = None if isinstance(model.encoder, EdgeEncoder) else TORCH
+    runtime = runtime_of(model.encoder)
     with ray_cluster("Indexing on Ray", settings.address, settings.workers + _OTHERS) as ray:
         import ray.data
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
-from ..models.encoders import embedding_dimension, lasting_name, unit_embeddings
+from ..models.encoders import embedding_dimension, lasting_name, longest_input, unit_embeddings
 
 if TYPE_CHECKING:
     import os
@@ -42,7 +42,7 @@ class ServedEncoder:
     def __init__(self, model: Any, name: str) -> None:
         self.model, self.name = model, name
         self.dimension = embedding_dimension(model)
-        self.max_tokens: int | None = model.max_seq_length
+        self.max_tokens = longest_input(model)
         usual: str = model.prompts.get(model.default_prompt_name or "") or ""
         self._prompts: dict[Kind | None, str] = {None: usual, "query": model.prompts.get("query", usual)}
         routed = any(type(part).__name__ == "Router" for part in getattr(model, "children", list)())

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sentence_transformers.base.sampler import BatchSamplers
+from torch.nn.modules.dropout import _DropoutNd
 
 from ..errors import InputError
 from ..losses import SimCSELoss
@@ -51,7 +52,8 @@ def train(
     Several devices: start the program with ``torchrun`` or ``accelerate launch``; candidates are gathered from all.
 
     Args:
-        model: The model, trained in place; of ``config`` its own build settings are only noted.
+        model: The model, trained in place, and put into fp32 for that; of ``config`` its own build settings are only
+            noted.
         data: One text column for dropout views; two or more (anchor, positive, negatives) for given positives.
         config: The settings.
         output: A new folder for the run, or with ``resume`` the folder of one that was stopped.
@@ -67,6 +69,8 @@ def train(
         InputError: Data that does not fit the settings, a folder that holds another run, a run that diverged.
         TrainingInterrupted: SIGINT or SIGTERM came; a checkpoint was saved.
     """
+    if config.views == "dropout" and not _has_dropout(model, config):
+        raise InputError("views are dropout, but this model has none: both views of a sentence would be the same.")
     columns = data.dataset.column_names
     if (len(columns) == 1) != (config.views == "dropout"):
         raise InputError(f"views are {config.views}, but the data has the columns {', '.join(columns)}.")
@@ -89,6 +93,11 @@ def train(
     sampler = BatchSamplers.BATCH_SAMPLER if config.views == "dropout" else BatchSamplers.NO_DUPLICATES
     run = TrainingRun(model, data, config, Path(output), evaluator, resume, device, callbacks)
     return fit(run, make_loss, sampler)
+
+
+def _has_dropout(model: SentenceTransformer, config: TrainingConfig) -> bool:
+    dropouts = [module for module in model.modules() if isinstance(module, _DropoutNd)]
+    return bool(dropouts if config.dropout else any(module.p for module in dropouts))
 
 
 def hold_out(data: TextData, rows: int = 1000) -> tuple[TextData, Dataset]:

@@ -16,6 +16,7 @@ from torch.nn.modules.dropout import _DropoutNd
 from transformers import EarlyStoppingCallback, PrinterCallback, ProgressCallback, SchedulerType, set_seed
 
 from ..errors import InputError, MissingExtraError
+from ..models.encoders import check_model
 from ..models.fingerprint import model_fingerprint
 from ..models.save import save_model
 from ..utils.files import write_json
@@ -83,12 +84,16 @@ def fit(
     rows: Dataset | None = None,
     facts: dict[str, Any] | None = None,
 ) -> TrainingResult:
-    """Train a model; what :func:`distilface_st.train` and :func:`distilface_st.distill` share.
+    """Train a model, its weights in fp32; what :func:`distilface_st.train` and :func:`distilface_st.distill` share.
 
     ``make_loss`` gives the loss for a number of processes, ``rows`` are what the trainer reads, by default the text
     itself, and ``facts`` go into ``run.json``.
     """
     model, config, output = run.model, run.config, run.output
+    check_model(model)
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise InputError("This model has no weights to train; an exported one only runs.")
+    model.float()  # whatever its file holds: a step of 1e-5 is lost on a weight of 16 bits
     checkpoint = last_checkpoint(output / "checkpoints") if run.resume else None
     arguments = _arguments(run, batch_sampler, is_resumed=checkpoint is not None)
     loss = make_loss(arguments.world_size)

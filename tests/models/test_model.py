@@ -273,7 +273,8 @@ def test_the_card_says_what_was_done(tiny_encoder, tmp_path):
         "SimCSELoss",
     ]
     expected += ["| learning_rate | 3e-05 |", "| STS-B dev | 60.12 | 65.43 |", "gao2021simcse", "lim2022distilling"]
-    for text in [*expected, "from sentence_transformers import SentenceTransformer"]:
+    expected += ["from sentence_transformers import SentenceTransformer", "To encode in several processes"]
+    for text in expected:
         assert text in card
     kept = tmp_path / "again"
     save_model(load_model(tmp_path / "model", device="cpu"), kept)
@@ -282,7 +283,9 @@ def test_the_card_says_what_was_done(tiny_encoder, tmp_path):
 
 def test_the_card_of_a_model_that_needs_this_package_says_so(tiny_encoder, tmp_path):
     save_model(build_model(tiny_encoder, layer_reduction="max", device="cpu"), tmp_path / "model")
-    assert "from distilface_st import load_model" in (tmp_path / "model" / "README.md").read_text()
+    card = (tmp_path / "model" / "README.md").read_text()
+    assert "from distilface_st import load_model" in card
+    assert "To encode in several processes" not in card
 
 
 def test_push_to_hub_uploads_the_portable_folder(tiny_encoder, monkeypatch):

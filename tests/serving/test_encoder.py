@@ -47,6 +47,14 @@ def test_an_encoder_gives_unit_rows_and_counts_what_it_reads(encoder, tiny_model
     assert encoder.count_tokens(["cat " * 500]) == [64]
 
 
+def test_any_sentence_transformer_is_served(odd_model) -> None:
+    served = ServedEncoder(odd_model, "odd")
+    long = "the old king of the north " * 40
+    counts = served.count_tokens([long, "cat"])
+    assert counts == [64 if served.max_tokens else 242, 3]
+    np.testing.assert_allclose(served.encode([long, "cat"])[1:], served.encode(["cat"]), atol=1e-5)
+
+
 def test_counting_and_encoding_may_happen_at_once(encoder) -> None:
     expected, counts = encoder.encode(TEXTS), encoder.count_tokens(TEXTS)
     with ThreadPoolExecutor(4) as pool:

@@ -15,7 +15,7 @@ import pytest
 import torch
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.evaluation import BaseEvaluator
-from transformers import TrainerCallback
+from transformers import AutoModel, AutoTokenizer, TrainerCallback
 
 from distilface_st.datasets.pairs import load_pairs
 from distilface_st.datasets.sentences import load_sentences
@@ -163,6 +163,22 @@ def test_training_length_does_not_reach_inference(config, text, tmp_path):
     assert load_model(tmp_path / "run" / "model", device="cpu").max_seq_length == 64
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_weights_are_trained_in_fp32_whatever_the_checkpoint_holds(config, text, tmp_path, dtype):
+    encoder = AutoModel.from_pretrained(config.encoder, dtype=dtype)
+    runs = []
+    for kind in (dtype, torch.float32):  # the same weights
+        folder = tmp_path / str(kind)
+        encoder.to(kind).save_pretrained(folder)
+        AutoTokenizer.from_pretrained(config.encoder).save_pretrained(folder)
+        runs.append(run(replace(config, encoder=str(folder), max_steps=3), text, folder / "run"))
+    half, single = runs
+    assert half.history[-1]["loss"] == single.history[-1]["loss"]
+    assert half.run["fingerprint_after"] == single.run["fingerprint_after"]
+    saved = load_model(half.output / "model", device="cpu")
+    assert {parameter.dtype for parameter in saved.parameters()} == {torch.float32}
+
+
 def test_pairs_train_too(config, tmp_path):
     random.seed(1)
     lines = ["\t".join(" ".join(random.choices(COMMON_WORDS, k=5)) for _ in range(2)) for _ in range(40)]
@@ -187,7 +203,7 @@ import torch
 torch.set_num_threads(1)
 from distilface_st.datasets.sentences import load_sentences
 from distilface_st.training.train import TrainingConfig, TrainingInterrupted, model_from_config, train
-from transformers import TrainerCallback
+from transformers import AutoModel, AutoTokenizer, TrainerCallback
 
 class Slow(TrainerCallback):
     def on_step_end(self, args, state, control, **kwargs):
@@ -305,6 +321,19 @@ def test_data_that_does_not_fit_is_refused(config, text, tmp_path):
         run(replace(config, batch_size=512), text, tmp_path / "run")
     with pytest.raises(InputError, match="views are neighbours, but the data has the columns sentence"):
         run(replace(config, views="neighbours"), text, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_models_that_cannot_be_trained_are_refused(config, text, unfit_model, exported, tmp_path):
+    data = load_sentences(text, cache_dir=tmp_path / "cache")
+    model, message = unfit_model
+    exported_model = load_model(exported, runtime="onnxruntime")
+    for unfit, why in ((model, f"{message}|this model has none"), (exported_model, "this model has none")):
+        with pytest.raises(InputError, match=why):
+            train(unfit, data, config, tmp_path / "run", device="cpu")
+    pairs = replace(data, dataset=data.dataset.add_column("positive", data.dataset["sentence"]))
+    with pytest.raises(InputError, match="no weights to train"):
+        train(exported_model, pairs, replace(config, views="pairs"), tmp_path / "run", device="cpu")
     assert not (tmp_path / "run").exists()
 
 
