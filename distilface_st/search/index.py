@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -15,7 +17,7 @@ from ..models.encoders import TORCH, embedding_dimension, lasting_name, open_enc
 from ..models.fingerprint import encoder_fingerprint, fingerprints_of
 from ..utils.files import read_json, write_json
 from ..utils.provenance import versions
-from .filters import SURROGATE, parse_filter
+from .filters import SURROGATE, Condition, as_number, parse_filter
 from .hits import Hit
 from .lexical import LexicalIndex, fuse
 from .stores.base import store_class
@@ -24,7 +26,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ..models.encoders import Encoder
-    from .filters import Condition
     from .hits import Passage
     from .stores.base import Scored, VectorStore
 
@@ -34,6 +35,7 @@ _LEXICAL = "lexical"
 _FUSED = 100  # passages taken from each of the two rankings of a hybrid search, at least
 _EXAMPLES = 20
 _SAMPLED = 200
+_LEAST = -sys.float_info.max
 
 
 class SearchIndex:
@@ -135,7 +137,8 @@ class SearchIndex:
             Hits of each query, best first, a document once, with its best passage.
 
         Raises:
-            InputError: A query that is no text or is blank, a k below 1, a filter that is none.
+            InputError: A query that is no text or is blank, a k below 1, a filter that is none, or that can match
+                nothing since its field holds values of another type alone.
         """
         if isinstance(queries, str):
             raise InputError("Give a list of queries, not a string.")
@@ -177,8 +180,32 @@ class SearchIndex:
             hits = [_best_passages(own, passages, k) for own in ranked]
             # Long documents fill a ranking with their passages: look further where there may be more documents.
             if not any(len(found) < k and len(own) >= wanted for found, own in zip(hits, ranked, strict=True)):
-                return hits
+                break
             wanted *= 4
+        if conditions and not any(hits):
+            for condition in conditions:
+                self._check_types(condition, vectors[:1])
+        return hits
+
+    def _check_types(self, condition: Condition, vector: np.ndarray) -> None:
+        """Refuse a condition that no document can meet, since its field holds values of another type alone."""
+        if condition.operator == "!=":
+            return
+        number, text = (self._example(condition.field, *test, vector) for test in ((">=", _LEAST), (">", "")))
+        values = condition.values
+        meets_text = text is not None and any(isinstance(value, str) for value in values)
+        meets_number = number is not None and any(as_number(value) is not None for value in values)
+        if meets_text or meets_number or (text is None and number is None):
+            return
+        held, example = ("text that is no number", text) if number is None else ("numbers", number)
+        said = json.dumps(example, ensure_ascii=False)[:80]
+        raise InputError(f"The filter {condition} can match nothing: {condition.field} holds {held}, such as {said}.")
+
+    def _example(self, field: str, operator: str, value: str | float, vector: np.ndarray) -> Any:
+        """What some document that meets a condition holds in the field; None where none does."""
+        (found,) = self.store.search(vector, 1, [Condition(field, operator, (value,))])
+        passages = self.store.fetch([key for key, _ in found])
+        return next((passage.metadata[field] for passage in passages.values()), None)
 
     def _ranked(
         self, vectors: np.ndarray, wanted: int, conditions: list[Condition], queries: Sequence[str] | None
@@ -225,9 +252,13 @@ class SearchIndex:
         vectors = np.atleast_2d(np.array(detached, dtype=np.float32))
         vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
         return [
-            [{"corpus_id": int(hit.id) if hit.id.isdecimal() else hit.id, "score": hit.score} for hit in own]
+            [{"corpus_id": self._corpus_id(hit.id), "score": hit.score} for hit in own]
             for own in self.search_vectors(vectors, top_k)
         ]
+
+    def _corpus_id(self, document: str) -> str | int:
+        is_number = document.isascii() and document.isdecimal() and str(int(document)) == document
+        return int(document) if is_number and self.manifest.get("numbered", True) else document
 
     def sample(self, n: int, seed: int = 0) -> tuple[list[Hit], np.ndarray]:
         """Some passages at random, as hits of score 0, and their vectors, shape (n, d)."""

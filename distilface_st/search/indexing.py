@@ -118,7 +118,8 @@ def index_corpus(
     runtime = read_manifest(folder)["model"].get("runtime") if is_there else None
     model = named_encoder(encoder, model_name, runtime)
     if mode == "create" and not is_there:
-        _create(folder, model, settings or IndexSettings(), job)
+        first = next(read_documents(source, id_field, text_field), None)  # before anything is written
+        _create(folder, model, settings or IndexSettings(), job, first is None or first.is_numbered)
     with SearchIndex.open(folder) as index:
         index.use(*model)
         (folder / _BEGUN).unlink(missing_ok=True)
@@ -217,8 +218,8 @@ def _finish(index: SearchIndex, job: Job, **counts: int) -> dict[str, Any]:
     return {**counts, "total": index.store.counts().documents}
 
 
-def _create(folder: Path, model: NamedEncoder, settings: IndexSettings, job: Job) -> None:
-    """Make an empty index, at the beginning of a job."""
+def _create(folder: Path, model: NamedEncoder, settings: IndexSettings, job: Job, numbered: bool) -> None:
+    """Make an empty index, at the beginning of a job; its documents are ``numbered`` where they have no ids."""
     kind = store_class(settings.store)
     options = kind.check(settings.options)
     tokens = min(settings.tokens, longest_input(model.encoder) - _SPECIAL)
@@ -240,7 +241,8 @@ def _create(folder: Path, model: NamedEncoder, settings: IndexSettings, job: Job
     store = kind(folder, embedding_dimension(model.encoder), options, create=True)
     store.set_position(job.position())
     store.close()
-    write_manifest(folder, model, settings.store, options, passages={"tokens": tokens, "overlap": overlap})
+    passages = {"tokens": tokens, "overlap": overlap}
+    write_manifest(folder, model, settings.store, options, passages=passages, numbered=numbered)
 
 
 @dataclass

@@ -16,7 +16,7 @@ from typing_extensions import override
 from ...errors import InputError
 from ...utils.chunks import chunked
 from ...utils.files import sha256
-from ..filters import sql_of
+from ..filters import as_number, sql_of
 from ..hits import Passage
 from .base import Counts, Scored, VectorStore
 from .vectors import (
@@ -67,6 +67,7 @@ class SqliteStore(VectorStore):
             raise InputError(f"{self.path} is missing: the index is damaged; build it again.")
         self._lock = RLock()
         self._connection = sqlite3.connect(self.path, check_same_thread=False, isolation_level=None, timeout=60)
+        self._connection.create_function("as_number", 1, as_number, deterministic=True)
         try:
             if create:
                 self._connection.executescript(f"PRAGMA journal_mode = DELETE; BEGIN; {_TABLES} COMMIT;")

@@ -16,7 +16,7 @@ from ...errors import InputError
 from ...utils.chunks import chunked
 from ...utils.extras import require
 from ...utils.files import read_json, write_json
-from ..filters import milvus_literal, milvus_of
+from ..filters import COMPARED, compared, milvus_literal, milvus_of
 from ..hits import Passage
 from .base import Counts, Scored, VectorStore
 
@@ -98,7 +98,12 @@ class MilvusStore(VectorStore):
             if len(passage.text.encode()) > _LONGEST_TEXT:
                 raise InputError(f"A passage of {passage.document!r} is over {_LONGEST_TEXT} bytes, Milvus's most.")
         rows = [
-            {"key": _key(passage), **vars(passage), "vector": vector.tolist()}
+            {
+                "key": _key(passage),
+                **vars(passage),
+                "metadata": {**passage.metadata, COMPARED: compared(passage.metadata)},
+                "vector": vector.tolist(),
+            }
             for passage, vector in zip(passages, vectors, strict=True)
         ]
         last = {passage.document: passage.number for passage in passages}
@@ -252,4 +257,5 @@ def _key(passage: Passage) -> int:
 
 
 def _passage(row: dict[str, Any]) -> Passage:
-    return Passage(row["document"], row["number"], row["text"], dict(row["metadata"]))
+    metadata = {name: value for name, value in row["metadata"].items() if name != COMPARED}
+    return Passage(row["document"], row["number"], row["text"], metadata)
