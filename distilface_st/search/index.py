@@ -7,6 +7,7 @@ import os
 import sys
 from dataclasses import replace
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
 MANIFEST = "manifest.json"
 _TYPE, _FORMAT = "distilface-index", 1
-_LEXICAL = "lexical"
+LEXICAL = "lexical"
 _FUSED = 100  # passages taken from each of the two rankings of a hybrid search, at least
 _EXAMPLES = 20
 _SAMPLED = 200
@@ -53,6 +54,7 @@ class SearchIndex:
         self.store = store
         self._encoder: Any = None
         self._lexical: LexicalIndex | None = None
+        self._lexical_lock = Lock()
 
     @classmethod
     def open(cls, folder: str | os.PathLike[str], encoder: Any = None) -> SearchIndex:
@@ -172,6 +174,8 @@ class SearchIndex:
             raise InputError(f"k is {k}: it must be at least 1.")
         if vectors.ndim != 2 or vectors.shape[1] != self.store.dimension:
             raise InputError(f"Queries of shape {vectors.shape} for an index of {self.store.dimension} dimensions.")
+        if not np.isfinite(vectors).all():
+            raise InputError("A query's vector is not finite.")
         conditions = parse_filter(filter)
         wanted = 2 * k
         while True:
@@ -214,10 +218,12 @@ class SearchIndex:
             return self.store.search(vectors, wanted, conditions)
         wanted = max(wanted, _FUSED)
         by_vector = self.store.search(vectors, wanted, conditions)
-        if self._lexical is None or self._lexical.version != self.store.version():
-            self._lexical = LexicalIndex(self.folder / _LEXICAL, self.store)
+        with self._lexical_lock:  # built once, however many ask
+            if self._lexical is None or self._lexical.version != self.store.version():
+                self._lexical = LexicalIndex(self.folder / LEXICAL, self.store)
+            lexical = self._lexical
         allowed = self.store.matching(conditions) if conditions else None
-        by_word = self._lexical.search(queries, wanted, allowed)
+        by_word = lexical.search(queries, wanted, allowed)
         return [fuse(pair) for pair in zip(by_vector, by_word, strict=True)]
 
     def _highlighted(self, vectors: np.ndarray, hits: list[list[Hit]]) -> list[list[Hit]]:

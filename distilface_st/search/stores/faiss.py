@@ -20,12 +20,14 @@ from ..filters import as_number, sql_of
 from ..hits import Passage
 from .base import Counts, Scored, VectorStore
 from .vectors import (
+    IVF_ROWS,
     KINDS,
     Nearest,
     VectorFile,
     best_of,
     build_structure,
     candidates,
+    check_kind,
     load_faiss,
     nearest,
     open_structure,
@@ -221,10 +223,12 @@ class FaissStore(SqliteStore):
     noted in the catalogue before it is written, and only files noted there are ever removed.
 
     Settings: ``index``, one of ``exact`` (compares all), ``hnsw``, ``ivf-pq``, ``int8``. All but the first find
-    candidates that are compared exactly after.
+    candidates that are compared exactly after; ``ivf-pq`` compares all while there are fewer than 2,048 passages.
     """
 
     def __init__(self, folder: Path, dimension: int, settings: dict[str, Any], create: bool = False) -> None:
+        if create:
+            check_kind(settings["index"], dimension)
         super().__init__(folder, dimension, settings, create)
         if create:
             path = self._new_file("vectors-{}.f32", 0)
@@ -332,10 +336,12 @@ class FaissStore(SqliteStore):
         if rows - alive > _WORTH_COMPACTING * max(1, rows):
             self._compact()
         state = self.state()
-        if self.settings["index"] != "exact" and alive and _structure(state)["rows"] < int(state["rows"]):
+        kind, rows = self.settings["index"], int(state.get("rows", "0"))
+        is_wanted = kind != "exact" and (kind != "ivf-pq" or rows >= IVF_ROWS)
+        if is_wanted and alive and _structure(state)["rows"] < rows:
             path = self._new_file("structure-{}.faiss", int(self.version()))
             vectors = self._vectors(state)
-            build_structure(self.settings["index"], vectors, path)
+            build_structure(kind, vectors, path)
             record = {"file": path.name, "rows": len(vectors), "bytes": path.stat().st_size, "sha256": sha256(path)}
             with self.change():
                 self.set_state(structure=json.dumps(record))
@@ -388,6 +394,13 @@ class FaissStore(SqliteStore):
     def close(self) -> None:
         self._view = None
         super().close()
+
+    @override
+    def destroy(self) -> None:
+        state = self.state()
+        self.close()
+        for name in (*sorted(_noted(state) | _current(state)), *self.files):
+            (self.folder / name if name in self.files else self._inside(name)).unlink(missing_ok=True)
 
 
 def _structure(state: dict[str, str]) -> dict[str, Any]:

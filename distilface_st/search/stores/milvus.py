@@ -15,7 +15,7 @@ from typing_extensions import override
 from ...errors import InputError
 from ...utils.chunks import chunked
 from ...utils.extras import require
-from ...utils.files import read_json, write_json
+from ...utils.files import read_json, remove, write_json
 from ..filters import COMPARED, compared, milvus_literal, milvus_of
 from ..hits import Passage
 from .base import Counts, Scored, VectorStore
@@ -53,6 +53,14 @@ class MilvusStore(VectorStore):
         super().__init__(folder, dimension, settings, create)
         self.collection: str = settings["collection"]
         self._client = _connect(settings["uri"] or str(folder / _LOCAL_FILE), bool(settings["uri"]))
+        try:
+            self._open(create)
+        except InputError:
+            self._client.close()
+            raise
+
+    def _open(self, create: bool) -> None:
+        folder, dimension, settings = self.folder, self.dimension, self.settings
         with self._errors():
             if create:
                 self._create(_INDEXES[settings["index"]])
@@ -203,6 +211,14 @@ class MilvusStore(VectorStore):
     @override
     def close(self) -> None:
         self._client.close()
+
+    @override
+    def destroy(self) -> None:
+        with self._errors():
+            self._client.drop_collection(self.collection)
+        self.close()
+        for name in self.files:
+            remove(self.folder / name)
 
     def _by_key(self, keys: Sequence[int], fields: list[str] | None = None) -> list[dict[str, Any]]:
         """Rows by key; by default with all their fields."""
