@@ -21,7 +21,7 @@ from ..utils.provenance import versions
 from .filters import SURROGATE, Condition, as_number, parse_filter
 from .hits import Hit
 from .lexical import LexicalIndex, fuse
-from .stores.base import store_class
+from .stores.base import REBUILD, store_class
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -328,15 +328,17 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         manifest = read_json(path)
     except FileNotFoundError:
         raise InputError(f"{folder} is no index: make one with `distilface index CORPUS {folder}`.") from None
+    except InputError as error:
+        raise InputError(f"{str(error).rstrip('.')}; {REBUILD}.") from error
     if manifest.get("type") != _TYPE:
         raise InputError(f"{path} is not the manifest of an index of this package.")
     if manifest.get("format") != _FORMAT:
         raise InputError(
             f"{folder} has format {manifest.get('format')}, this version reads {_FORMAT}: update distilface-st, or "
-            "build the index again."
+            "delete its folder and build the index again."
         )
     if not _has_shape(manifest, _SHAPE):
-        raise InputError(f"{path} is damaged: build the index again.")
+        raise InputError(f"{path} is damaged: {REBUILD}.")
     return manifest
 
 

@@ -92,6 +92,9 @@ def test_what_others_put_into_a_begun_index_stays(tmp_path, corpus, encoder, die
             index.search(["shares rose"], hybrid=True)
         index.verify()
     assert mine_is_whole(folder)
+    (folder / "lexical").rename(tmp_path / "lexical")  # as the message advises
+    with SearchIndex.open(folder, encoder) as index:
+        assert index.search(["shares rose"], 1, hybrid=True)[0][0].id == "banks"
 
 
 @pytest.fixture(params=["faiss", pytest.param("milvus", marks=needs_milvus)])
@@ -183,3 +186,18 @@ def test_a_half_made_index_of_another_kind_is_made_anew(tmp_path, corpus, encode
     with SearchIndex.open(tmp_path / "i", encoder) as index:
         assert index.manifest["settings"] == {"index": "hnsw"}
     assert len(list((tmp_path / "i").glob("structure-*"))) == 1
+
+
+@pytest.mark.slow
+@needs_milvus
+def test_a_collection_that_is_taken_is_left_alone_and_another_name_will_do(tmp_path, corpus, encoder, milvus_server):
+    def index(name, collection):
+        settings = IndexSettings("milvus", {"uri": milvus_server, "collection": collection})
+        return index_words(corpus, tmp_path / name, encoder, settings)
+
+    index("one", "taken")
+    with pytest.raises(InputError, match="Milvus has a collection taken already: name another"):
+        index("two", "taken")
+    assert not (tmp_path / "two").exists()
+    assert index("two", "free")["total"] == 5
+    assert found(tmp_path / "one", encoder, "rain")[0] == "rain"

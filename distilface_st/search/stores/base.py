@@ -120,6 +120,9 @@ class VectorStore(ABC):
         """Let go of files and connections."""
 
 
+REBUILD = "delete its folder and build the index again"
+"""What to do where an index is damaged."""
+
 STORES = {"faiss": "FaissStore", "milvus": "MilvusStore"}
 
 

@@ -18,7 +18,7 @@ from ...utils.chunks import chunked
 from ...utils.files import sha256
 from ..filters import as_number, sql_of
 from ..hits import Passage
-from .base import Counts, Scored, VectorStore
+from .base import REBUILD, Counts, Scored, VectorStore
 from .vectors import (
     IVF_ROWS,
     KINDS,
@@ -66,7 +66,7 @@ class SqliteStore(VectorStore):
         super().__init__(folder, dimension, settings, create)
         self.path = folder / _CATALOGUE
         if not create and not self.path.is_file():
-            raise InputError(f"{self.path} is missing: the index is damaged; build it again.")
+            raise InputError(f"{self.path} is missing: the index is damaged; {REBUILD}.")
         self._lock = RLock()
         self._connection = sqlite3.connect(self.path, check_same_thread=False, isolation_level=None, timeout=60)
         self._connection.create_function("as_number", 1, as_number, deterministic=True)
@@ -76,9 +76,7 @@ class SqliteStore(VectorStore):
             self.position()
         except (sqlite3.DatabaseError, InputError) as error:
             self._connection.close()
-            raise InputError(
-                f"{self.path} is damaged or no catalogue of an index ({error}); build it again."
-            ) from error
+            raise InputError(f"{self.path} is damaged or no catalogue of an index ({error}); {REBUILD}.") from error
 
     @contextmanager
     def change(self) -> Iterator[None]:
@@ -101,7 +99,7 @@ class SqliteStore(VectorStore):
         except sqlite3.IntegrityError as error:
             raise InputError(f"{self.path}: an id that is there already ({error}).") from error
         except sqlite3.DatabaseError as error:
-            raise InputError(f"{self.path} is damaged ({error}); build the index again.") from error
+            raise InputError(f"{self.path} is damaged ({error}); {REBUILD}.") from error
 
     def read(self, statement: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """The rows of a query."""
@@ -194,7 +192,7 @@ class SqliteStore(VectorStore):
     def verify(self) -> None:
         found = self.read("PRAGMA integrity_check")
         if found != [("ok",)]:
-            raise InputError(f"{self.path} is damaged ({found[0][0]}); build the index again.")
+            raise InputError(f"{self.path} is damaged ({found[0][0]}); {REBUILD}.")
 
     @override
     def close(self) -> None:
@@ -315,10 +313,10 @@ class FaissStore(SqliteStore):
     def _open_structure(self, known: dict[str, Any]) -> Any:
         path = self._inside(known["file"])
         if not path.is_file() or path.stat().st_size != known["bytes"]:
-            raise InputError(f"{path} is missing or cut short: build the index again.")
+            raise InputError(f"{path} is missing or cut short: {REBUILD}.")
         index = open_structure(path)
         if index.ntotal != known["rows"] or index.d != self.dimension:
-            raise InputError(f"{path} is not this index's: build the index again.")
+            raise InputError(f"{path} is not this index's: {REBUILD}.")
         return index
 
     @override
@@ -383,12 +381,12 @@ class FaissStore(SqliteStore):
         stored = self._vectors(state)
         for start, rows, digest in self.read("SELECT start, rows, digest FROM blocks ORDER BY start"):
             if VectorFile.digest(np.asarray(stored[start : start + rows])) != digest:
-                raise InputError(f"{self.folder / state['vectors']} is damaged: build the index again.")
+                raise InputError(f"{self.folder / state['vectors']} is damaged: {REBUILD}.")
         known = _structure(state)
         if known["rows"]:
             self._open_structure(known)
             if sha256(path := self._inside(known["file"])) != known["sha256"]:
-                raise InputError(f"{path} is damaged: build the index again.")
+                raise InputError(f"{path} is damaged: {REBUILD}.")
 
     @override
     def close(self) -> None:

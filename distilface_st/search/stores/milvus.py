@@ -18,7 +18,7 @@ from ...utils.extras import require
 from ...utils.files import read_json, remove, write_json
 from ..filters import COMPARED, compared, milvus_literal, milvus_of
 from ..hits import Passage
-from .base import Counts, Scored, VectorStore
+from .base import REBUILD, Counts, Scored, VectorStore
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -66,7 +66,7 @@ class MilvusStore(VectorStore):
                 self._create(_INDEXES[settings["index"]])
                 write_json(folder / _STATE, {"position": "", "changes": 0})
             elif not self._client.has_collection(self.collection):
-                raise InputError(f"Milvus has no collection {self.collection}: the index is damaged; build it again.")
+                raise InputError(f"Milvus has no collection {self.collection}: the index is damaged; {REBUILD}.")
             self._client.load_collection(self.collection)
             fields = self._client.describe_collection(self.collection)["fields"]
         width = next((int(field["params"]["dim"]) for field in fields if field["name"] == "vector"), None)
@@ -152,7 +152,7 @@ class MilvusStore(VectorStore):
             state = read_json(path)
             return {"position": str(state["position"]), "changes": int(state["changes"])}
         except (FileNotFoundError, InputError, ValueError, KeyError, TypeError) as error:
-            raise InputError(f"{path} is damaged or missing: build the index again.") from error
+            raise InputError(f"{path} is damaged or missing: {REBUILD}.") from error
 
     @override
     def known(self, documents: Sequence[str]) -> set[str]:

@@ -12,6 +12,7 @@ import numpy as np
 
 from ...errors import InputError
 from ...utils.extras import require
+from .base import REBUILD
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -53,7 +54,7 @@ class VectorFile:
             return np.zeros((0, self.dimension), np.float32)
         size = self.path.stat().st_size if self.path.is_file() else 0
         if size < count * self.dimension * 4:
-            raise InputError(f"{self.path} is cut short ({size:,} bytes): the index is damaged; build it again.")
+            raise InputError(f"{self.path} is cut short ({size:,} bytes): the index is damaged; {REBUILD}.")
         return np.memmap(self.path, "<f4", "r", shape=(count, self.dimension))
 
     @staticmethod
@@ -143,7 +144,7 @@ def open_structure(path: Path) -> Any:
     try:
         return faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
     except RuntimeError as error:
-        raise InputError(f"{path} is damaged: build the index again ({str(error).splitlines()[0][:120]}).") from error
+        raise InputError(f"{path} is damaged: {REBUILD} ({str(error).splitlines()[0][:120]}).") from error
 
 
 def candidates(index: Any, queries: np.ndarray, k: int, allowed: np.ndarray | None) -> np.ndarray:
