@@ -340,12 +340,13 @@ def prompt_of(kind: Kind, prompts: Mapping[str, str]) -> str | None:
 
 def check_finite(embeddings: np.ndarray, texts: Sequence[str]) -> None:
     """Refuse embeddings, shape (texts, d), with a NaN or an infinity: an InputError with a text of which it is so."""
+    if np.isfinite(embeddings).all():
+        return
     bad = np.flatnonzero(~np.isfinite(embeddings).all(axis=1))
-    if bad.size:
-        raise InputError(
-            f"The model's embedding of {texts[bad[0]][:80]!r} is not finite ({bad.size} of {len(texts)} are so): its "
-            "weights are damaged, or its training has diverged."
-        )
+    raise InputError(
+        f"The model's embedding of {texts[bad[0]][:80]!r} is not finite ({bad.size} of {len(texts)} are so): its "
+        "weights are damaged, or its training has diverged."
+    )
 
 
 def _cut(

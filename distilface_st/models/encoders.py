@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from ..errors import InputError
-from ..inference.edge_encoder import EdgeEncoder, Kind, check_finite, prompt_of
+from ..inference.edge_encoder import EdgeEncoder, check_finite
+from ..inference.edge_encoder import Kind as Kind  # noqa: PLC0414 (names for other rooms)
+from ..inference.edge_encoder import prompt_of as prompt_of  # noqa: PLC0414
 from ..inference.manifest import is_export, read_manifest
 from ..inference.tokenization import check_sentences as check_sentences  # noqa: PLC0414 (a name for other rooms)
 from ..pretrained import ASSETS, DEFAULT_MODEL, find_model, is_shipped
@@ -89,9 +91,11 @@ def embeddings_of(encoder: Encoder, texts: Sequence[str], kind: Kind | None = No
     Raises:
         InputError: An embedding is not finite.
     """
-    encode: Any = encoder.encode if kind is None else getattr(encoder, f"encode_{kind}", encoder.encode)
-    if kind is not None and (name := prompt_of(kind, getattr(encoder, "prompts", None) or {})) is not None:
-        options = {"prompt_name": name, **options}
+    encode: Any = encoder.encode
+    if kind is not None and hasattr(encoder, f"encode_{kind}"):
+        encode = getattr(encoder, f"encode_{kind}")
+        if (name := prompt_of(kind, getattr(encoder, "prompts", None) or {})) is not None:
+            options = {"prompt_name": name, **options}
     if isinstance(encoder, EdgeEncoder) and len(texts) == 1:
         rows = encode(texts[0], **options)[None]  # a lone text is spared the threads that a list is worth
     else:

@@ -48,6 +48,21 @@ class Condition:
         """Whether it asks for what is above or below a value."""
         return self.operator in (">", ">=", "<", "<=")
 
+    @property
+    def texts(self) -> list[Value]:
+        """What a text is compared with as a text."""
+        return [value for value in self.values if isinstance(value, str)]
+
+    @property
+    def numbers(self) -> list[Value]:
+        """What a text is compared with as a number."""
+        return [int(value) if isinstance(value, bool) else value for value in self.values if not isinstance(value, str)]
+
+    @property
+    def all_numbers(self) -> list[Value]:
+        """What a number is compared with."""
+        return [number for value in self.values if (number := as_number(value)) is not None]
+
     def __str__(self) -> str:
         return f"{self.field} {self.operator} {', '.join(map(repr, self.values))}"
 
@@ -56,13 +71,14 @@ def as_number(value: Any) -> int | float | None:
     """A value as a number: true and false are 1 and 0, a text is what it says in decimal notation, else None.
 
     Example:
-        >>> [as_number(text) for text in ("1990", "-1.50", "1e5", "007", "true", "c. 1850", "nan", "1_000")]
-        [1990, -1.5, 100000.0, 7, 1, None, None, None]
+        >>> [as_number(text) for text in ("1990", "-1.50", "1e5", "007", "true", " 7", "c. 1850", "nan", "1_000")]
+        [1990, -1.5, 100000.0, 7, 1, 7, None, None, None]
     """
     if isinstance(value, (int, float)):
         return int(value) if isinstance(value, bool) else value
     if not isinstance(value, str):
         return None
+    value = value.strip()
     if value.lower() in ("true", "false"):
         return int(value.lower() == "true")
     if len(value) > _LONGEST_NUMBER or not _NUMBER.fullmatch(value):
@@ -142,21 +158,23 @@ def sql_of(conditions: Sequence[Condition], column: str) -> tuple[str, list[Valu
     parts: list[str] = []
     parameters: list[Value] = []
     for condition in conditions:
-        items = f"json_each({column}, '$.\"{condition.field}\"') WHERE typeof(key) <> 'text'"  # not an object's values
-        operator = condition.operator if condition.orders else "="
         tests = []
-        for value in condition.values:
-            number = as_number(value)
-            if isinstance(value, str):
-                tests.append(f"type = 'text' AND value {operator} ?" + " AND value <> ''" * condition.orders)
-                parameters.append(value)
-            if number is not None:
-                of_text = "" if isinstance(value, str) else f" OR type = 'text' AND as_number(value) {operator} ?"
-                tests.append(f"type NOT IN ('text', 'array', 'object') AND value {operator} ?{of_text}")
-                parameters += [number] * (1 if isinstance(value, str) else 2)
+        for what, values in (
+            (
+                "type = 'text' AND value <> '' AND value" if condition.orders else "type = 'text' AND value",
+                condition.texts,
+            ),
+            ("type NOT IN ('text', 'array', 'object') AND value", condition.all_numbers),
+            ("type = 'text' AND as_number(value)", condition.numbers),
+        ):
+            compare = f"{condition.operator} ?" if condition.orders else f"IN ({', '.join('?' * len(values))})"
+            tests += [f"{what} {compare}"] if values else []
+            parameters += values
+        path = f"'$.\"{condition.field}\"'"
+        items = f"json_each({column}, {path}) WHERE typeof(key) <> 'text'"  # an object's values have names
         met = f"EXISTS (SELECT 1 FROM {items} AND ({' OR '.join(tests)}))"
         if condition.operator == "!=":
-            met = f"coalesce(json_type({column}, '$.\"{condition.field}\"'), 'null') <> 'null' AND NOT {met}"
+            met = f"coalesce(json_type({column}, {path}), 'null') <> 'null' AND NOT {met}"
         parts.append(met)
     return " AND ".join(parts), parameters
 
@@ -189,32 +207,32 @@ def milvus_of(conditions: Sequence[Condition], column: str) -> str:
     """A condition in Milvus's language on a JSON column with :func:`compared`; empty without conditions."""
     parts = []
     for condition in conditions:
-        tests = [test for value in condition.values for test in _milvus_tests(condition, value, column)]
-        met = f"({' or '.join(tests)})"
+        met = f"({' or '.join(_milvus_tests(condition, column))})"
         name = f'{column}["{condition.field}"]'
         parts.append(f"(exists {name} and not {met})" if condition.operator == "!=" else met)
     return " and ".join(parts)
 
 
-def _milvus_tests(condition: Condition, value: Value, column: str) -> Iterator[str]:
+def _milvus_tests(condition: Condition, column: str) -> Iterator[str]:
     """Any of which meets a condition; passages stored by an earlier version have nothing but the field itself."""
     name, known = f'{column}["{condition.field}"]', f'{column}["{COMPARED}"]["{condition.field}"]'
-    operator = condition.operator if condition.orders else "=="
-    alternatives: list[tuple[Value, tuple[str, ...]]] = []
-    if isinstance(value, str):
-        alternatives.append((value, ("texts",)))
-    if (number := as_number(value)) is not None:
-        alternatives.append((number, ("numbers",) if isinstance(value, str) else ("numbers", "read")))
-    for wanted, kinds in alternatives:
-        literal = milvus_literal(wanted)
+    for kind, values in (
+        ("texts", condition.texts),
+        ("numbers", condition.all_numbers),
+        ("read", condition.numbers),
+    ):
+        literals = list(map(milvus_literal, values))
+        if not literals:
+            continue
         if condition.orders:
-            end = 0 if operator[0] == "<" else 1  # the least, or the greatest
-            yield f"({name} {operator} {literal}" + (f' and {name} != "")' if isinstance(wanted, str) else ")")
-            yield from (f'{known}["{kind}"][{end}] {operator} {literal}' for kind in kinds)
+            end = 0 if condition.operator[0] == "<" else 1  # the least, or the greatest
+            not_empty = f' and {name} != ""' if kind == "texts" else ""
+            yield f"({name} {condition.operator} {literals[0]}{not_empty})"
+            yield f'{known}["{kind}"][{end}] {condition.operator} {literals[0]}'
         else:
-            yield f"{name} == {literal}"
-            yield f"json_contains_any({name}, [{literal}])"
-            yield from (f'json_contains_any({known}["{kind}"], [{literal}])' for kind in kinds)
+            yield from (f"{name} == {literal}" for literal in literals)
+            for place in (name, f'{known}["{kind}"]'):
+                yield f"json_contains_any({place}, [{', '.join(literals)}])"
 
 
 def _value(field: str, value: Any) -> Value:

@@ -195,7 +195,8 @@ class SearchIndex:
         """Refuse a condition that no document can meet, since its field holds values of another type alone."""
         if condition.operator == "!=":
             return
-        number, text = (self._example(condition.field, *test, vector) for test in ((">=", _LEAST), (">", "")))
+        number = self._example(Condition(condition.field, ">=", (_LEAST,)), vector)
+        text = self._example(Condition(condition.field, ">", ("",)), vector)
         values = condition.values
         meets_text = text is not None and any(isinstance(value, str) for value in values)
         meets_number = number is not None and any(as_number(value) is not None for value in values)
@@ -203,13 +204,15 @@ class SearchIndex:
             return
         held, example = ("text that is no number", text) if number is None else ("numbers", number)
         said = json.dumps(example, ensure_ascii=False)[:80]
+        if number is None and as_number(example) is not None:
+            said += ", for an earlier version stored it: put the documents in again with --update"
         raise InputError(f"The filter {condition} can match nothing: {condition.field} holds {held}, such as {said}.")
 
-    def _example(self, field: str, operator: str, value: str | float, vector: np.ndarray) -> Any:
+    def _example(self, condition: Condition, vector: np.ndarray) -> Any:
         """What some document that meets a condition holds in the field; None where none does."""
-        (found,) = self.store.search(vector, 1, [Condition(field, operator, (value,))])
+        (found,) = self.store.search(vector, 1, [condition])
         passages = self.store.fetch([key for key, _ in found])
-        return next((passage.metadata[field] for passage in passages.values()), None)
+        return next((passage.metadata[condition.field] for passage in passages.values()), None)
 
     def _ranked(
         self, vectors: np.ndarray, wanted: int, conditions: list[Condition], queries: Sequence[str] | None

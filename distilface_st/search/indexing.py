@@ -358,10 +358,12 @@ class Job:
     @staticmethod
     def can_go_on(known: dict[str, Any]) -> bool:
         """Whether unfinished work did not fail, and its source is what it was."""
-        if "source" not in known or known["failed"]:
-            return not known["failed"]
+        if known["failed"]:
+            return False
+        if "source" not in known:
+            return True  # as far as version 0.1 has noted
         try:
-            return Job.of(known["mode"], known["source"], *known["fields"]).key == known["job"]
+            return bool(Job.of(known["mode"], known["source"], *known["fields"]).key == known["job"])
         except InputError:
             return False
 

@@ -8,14 +8,14 @@ from itertools import product
 import pytest
 
 from distilface_st import InputError
-from distilface_st.search import SearchIndex
+from distilface_st.search import IndexSettings, SearchIndex
 from distilface_st.search.filters import as_number, filter_of_words
 
-from .conftest import index_words, write_jsonl
+from .conftest import index_words, needs_milvus, write_jsonl
 
 VALUES = [
     *(1999, "1999", 7, "007", "7", "7.0", "1e5", 100000, "1e999", True, "true", "True", 1, "12345678901234567890123"),
-    *(1.5, "1.50", "c. 1850", "2020-05-01", "", None, {"z": 7}, 2**53 + 1, str(2**53 + 1), "-3"),
+    *(1.5, "1.50", "c. 1850", "2020-05-01", "", None, " 1999", {"z": 7}, 2**53 + 1, str(2**53 + 1), "-3"),
     *([], [1990, 2005], ["a", "b"], ["7", "x"], [True, "1999"], ["", 7.5]),
 ]
 WANTED = [1999, "1999", 7, "7", "007", 7.0, True, "true", 1, "c. 1850", "2020", "", -3, "1.5", 1.5, 2**53 + 1, "x", "a"]
@@ -57,6 +57,7 @@ def test_every_value_against_every_condition(index):
     for sign, wanted in product([*OPERATORS, "!="], WANTED):
         assert found(index, {"f": {sign: wanted}}) == expected(sign, wanted), (sign, wanted)
     assert found(index, {"f": ["a", 7]}) == expected("==", "a") | expected("==", 7)
+    assert found(index, {"f": [*map(str, range(10_000, 10_254)), "a", 7]}) == found(index, {"f": ["a", 7]})
 
 
 def test_what_is_stored_comes_back_as_it_was(index):
@@ -141,6 +142,21 @@ def test_a_filter_that_can_match_nothing_because_of_types_says_so(tmp_path, enco
         found(index, given)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@needs_milvus
+def test_what_an_earlier_version_stored_in_milvus_is_compared_after_an_update(tmp_path, encoder, monkeypatch):
+    (tmp_path / "c.csv").write_text("id,text,year\na,cat,1990\n", encoding="utf-8")
+    monkeypatch.setattr("distilface_st.search.stores.milvus.compared", lambda metadata: {})
+    index_words(tmp_path / "c.csv", tmp_path / "i", encoder, IndexSettings("milvus"))
+    monkeypatch.undo()
+    with SearchIndex.open(tmp_path / "i", encoder) as index:
+        assert found(index, {"year": "1990"}) == {"a"}
+        with pytest.raises(InputError, match="an earlier version stored it: put the documents in again with --update"):
+            found(index, {"year": {">=": 1980}})
+    index_words(tmp_path / "c.csv", tmp_path / "i", encoder, mode="update")
+    with SearchIndex.open(tmp_path / "i", encoder) as index:
+        assert found(index, {"year": {">=": 1980}}) == {"a"}
 
 
 def test_a_condition_typed_twice_is_refused():
