@@ -22,8 +22,10 @@ def similarity(
     """Print the similarity of each two sentences, by the model's own similarity function."""
     if len(sentences) < 2:
         raise InputError("Give two sentences or more.")
+    from ..models.encoders import embeddings_of
+
     opened = open_model(model, device, runtime, threads)
-    embeddings = opened.encode(sentences, show_progress_bar=False)
+    embeddings = embeddings_of(opened, sentences, show_progress_bar=False)
     scores = opened.similarity(embeddings, embeddings).tolist()
     if json_file != "-":
         _show(sentences, scores)

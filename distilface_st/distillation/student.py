@@ -15,7 +15,7 @@ from transformers import ElectraConfig, ElectraModel
 
 from ..errors import InputError
 from ..models.build import compose, layer_stack
-from ..models.encoders import check_model
+from ..models.encoders import check_model, unit_embeddings
 from ..models.load import load_model
 from .vocabulary import trim_vocabulary
 
@@ -157,7 +157,7 @@ def _principal_components(student: SentenceTransformer, sentences: list[str], di
         raise InputError(
             f"dimension is {dimension}: the model has {width}, and {len(sentences)} sentences were given to find it."
         )
-    embeddings = np.asarray(student.encode(sentences, normalize_embeddings=True), dtype=np.float64)
+    embeddings = unit_embeddings(student, sentences).astype(np.float64)
     _, vectors = np.linalg.eigh(embeddings.T @ embeddings)
     layer = Dense(width, dimension, bias=False, activation_function=nn.Identity())
     layer.linear.weight = nn.Parameter(torch.tensor(vectors[:, ::-1][:, :dimension].T.copy(), dtype=torch.float32))

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -23,6 +23,11 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Iterator, Mapping, Sequence
     from contextlib import AbstractContextManager
+
+Kind = Literal["query", "document"]
+"""Text that a model may embed otherwise than the rest."""
+
+_PROMPTS: dict[Kind, tuple[str, ...]] = {"query": ("query",), "document": ("document", "passage", "corpus")}
 
 _CHUNK = 512
 """Sentences tokenized at once, while the graph runs the chunk before."""
@@ -175,7 +180,8 @@ class EdgeEncoder:
             not even a special one, has zeros.
 
         Raises:
-            InputError: Something that is not a string, a prompt or a dimension that does not exist.
+            InputError: Something that is not a string, a prompt or a dimension that does not exist; an embedding that
+                is not finite.
             TypeError: An argument that is none of these.
         """
         if mteb:
@@ -195,12 +201,14 @@ class EdgeEncoder:
             if value is not None and value < 1:
                 raise InputError(f"{name} is {value}: it must be at least 1.")
         is_one = isinstance(inputs, str)
+        inputs = inputs if is_one else list(inputs)
         if is_one:  # spared the threads that a list is worth
             ids = np.array([self._tokenizer.ids_of_one(prompt + inputs if prompt else inputs)], dtype=np.int64)
             embeddings = embed_batch(self._engine, ids, None, self.manifest, self._prompt_length(prompt))
             embeddings = embeddings[:, :dimension].copy()
         else:
-            embeddings = self._many(list(inputs), prompt, dimension, batch_size, batch_tokens, bool(show_progress_bar))
+            embeddings = self._many(inputs, prompt, dimension, batch_size, batch_tokens, bool(show_progress_bar))
+        check_finite(embeddings, [inputs] if is_one else inputs)
         if normalize_embeddings:
             embeddings /= np.maximum(np.linalg.norm(embeddings, axis=1, keepdims=True), 1e-12)
         if precision not in (None, "float32"):
@@ -217,15 +225,22 @@ class EdgeEncoder:
     def encode_query(
         self, inputs: Any, prompt_name: str | None = None, prompt: str | None = None, **options: Any
     ) -> Any:
-        """Embed queries: :meth:`encode` with the prompt named ``query``, where the model has one."""
-        return self.encode(inputs, prompt_name or self._first_prompt(("query",), prompt), prompt, **options)
+        """Embed queries: :meth:`encode` with the prompt that :func:`prompt_of` names, or without one."""
+        return self._encode_kind("query", inputs, prompt_name, prompt, options)
 
     def encode_document(
         self, inputs: Any, prompt_name: str | None = None, prompt: str | None = None, **options: Any
     ) -> Any:
-        """Embed documents: :meth:`encode` with the prompt named ``document`` (or ``passage``, ``corpus``), if any."""
-        names = ("document", "passage", "corpus")  # in the order in which sentence-transformers looks for them
-        return self.encode(inputs, prompt_name or self._first_prompt(names, prompt), prompt, **options)
+        """Embed documents, likewise."""
+        return self._encode_kind("document", inputs, prompt_name, prompt, options)
+
+    def _encode_kind(
+        self, kind: Kind, inputs: Any, prompt_name: str | None, prompt: str | None, options: dict[str, Any]
+    ) -> Any:
+        if prompt is None and prompt_name is None:
+            prompt_name = prompt_of(kind, self.prompts)
+            prompt = "" if prompt_name is None else None
+        return self.encode(inputs, prompt_name, prompt, **options)
 
     def similarity(self, embeddings1: Any, embeddings2: Any) -> Any:
         """How alike embeddings are by the model's own similarity function.
@@ -329,11 +344,33 @@ class EdgeEncoder:
             raise InputError(f"The model has no prompt {name!r}; it has {', '.join(self.prompts) or 'none'}.")
         return self.prompts[name]
 
-    def _first_prompt(self, names: Sequence[str], prompt: str | None) -> str | None:
-        return None if prompt is not None else next((name for name in names if name in self.prompts), None)
-
     def _prompt_length(self, prompt: str) -> int:
         return self._tokenizer.prompt_length(prompt) if prompt and not self.manifest.include_prompt else 0
+
+
+def prompt_of(kind: Kind, prompts: Mapping[str, str]) -> str | None:
+    """Name of the prompt for queries (``query``) or documents (``document``, ``passage``, ``corpus``), in this order.
+
+    It is sentence-transformers' order, but that an empty prompt gives way to a later one that is not: beside the
+    ``passage`` of a model such as E5 sentence-transformers puts an empty ``document``, which would hide it.
+
+    Example:
+        >>> prompt_of("document", {"query": "query: ", "document": "", "passage": "passage: "})
+        'passage'
+    """
+    names = [name for name in _PROMPTS[kind] if name in prompts]
+    return next((name for name in names if prompts[name]), names[0] if names else None)
+
+
+def check_finite(embeddings: np.ndarray, texts: Sequence[str]) -> None:
+    """Refuse embeddings, shape (texts, d), with a NaN or an infinity: an InputError with a text of which it is so."""
+    if np.isfinite(embeddings).all():
+        return
+    bad = np.flatnonzero(~np.isfinite(embeddings).all(axis=1))
+    raise InputError(
+        f"The model's embedding of {texts[bad[0]][:80]!r} is not finite ({bad.size} of {len(texts)} are so): its "
+        "weights are damaged, or its training has diverged."
+    )
 
 
 def _cut(

@@ -14,7 +14,7 @@ from ..datasets.sources import find_source
 from ..errors import InputError
 from ..utils.deprecation import renamed
 from ..utils.files import atomic_file
-from .encoders import check_model, embedding_dimension
+from .encoders import check_model, embedding_dimension, embeddings_of
 
 if TYPE_CHECKING:
     import os
@@ -55,7 +55,8 @@ def encode_file(
         ``rows``, ``dimension`` and ``output``.
 
     Raises:
-        InputError: An output ending that is none of the three, or a source that cannot be read or is empty.
+        InputError: An output ending that is none of the three, or a source that cannot be read or is empty; an
+            embedding that is not finite.
     """
     output = Path(output)
     if output.suffix not in _WRITERS:
@@ -72,7 +73,7 @@ def encode_file(
             for (texts,) in blocks:
                 for start in range(0, len(texts), CHUNK):
                     chunk = texts[start : start + CHUNK]
-                    write(chunk, np.ascontiguousarray(model.encode(chunk, **options), dtype=np.float32))
+                    write(chunk, embeddings_of(model, chunk, **options))
                     rows += len(chunk)
                     progress(rows)
         if not rows:

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import copy
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from tokenizers import Tokenizer
 
 from ..errors import InputError
-from ..inference.edge_encoder import EdgeEncoder
+from ..inference.edge_encoder import EdgeEncoder, check_finite
+from ..inference.edge_encoder import Kind as Kind  # noqa: PLC0414 (names for other rooms)
+from ..inference.edge_encoder import prompt_of as prompt_of  # noqa: PLC0414
 from ..inference.manifest import is_export, read_manifest
 from ..inference.tokenization import check_sentences as check_sentences  # noqa: PLC0414 (a name for other rooms)
 from ..pretrained import find_model
@@ -78,46 +80,62 @@ def needs_torch(name: str | os.PathLike[str] | None, device: str | None = None, 
     return runtime is None and manifest.is_packed and not any(find_spec(engine) for engine in manifest.graphs)
 
 
-def unit_embeddings(
-    encoder: Encoder,
-    texts: Sequence[str],
-    kind: Literal["query", "document"] | None = None,
-    batch_size: int = 32,
-    show_progress_bar: bool = False,
-    **options: Any,
-) -> np.ndarray:
-    """Embeddings of length 1, the way every room asks for them: shape (texts, d), float32; zeros stay zeros.
+def embeddings_of(encoder: Encoder, texts: Sequence[str], kind: Kind | None = None, **options: Any) -> np.ndarray:
+    """Embeddings as the encoder gives them, but never one that is not finite: shape (texts, d), float32.
 
-    ``kind`` decides which of the encoder's prompts goes before the texts; ``batch_size`` is for all but an
-    ``EdgeEncoder``, which cuts its own batches, by tokens; ``options`` are more arguments of the encoder's own.
+    Every room asks for embeddings here or by :func:`unit_embeddings`. ``kind`` decides which of the encoder's prompts
+    goes before the texts, see :func:`.prompt_of`; ``options`` are arguments of the encoder's own.
 
     Raises:
         InputError: An embedding is not finite.
     """
-    encode: Any = encoder.encode if kind is None else getattr(encoder, f"encode_{kind}", encoder.encode)
-    is_edge = isinstance(encoder, EdgeEncoder)
     check_model(encoder)
-    if not is_edge:
-        options["batch_size"] = batch_size
-    if is_edge and len(texts) == 1:
+    encode: Any = encoder.encode
+    if kind is not None and hasattr(encoder, f"encode_{kind}"):
+        encode = getattr(encoder, f"encode_{kind}")
+        if (name := prompt_of(kind, getattr(encoder, "prompts", None) or {})) is not None:
+            options = {"prompt_name": name, **options}
+    if isinstance(encoder, EdgeEncoder) and len(texts) == 1:
         rows = encode(texts[0], **options)[None]  # a lone text is spared the threads that a list is worth
     else:
-        rows = encode(list(texts), show_progress_bar=show_progress_bar, convert_to_numpy=True, **options)
+        rows = encode(list(texts), convert_to_numpy=True, **options)
     embeddings = np.array(rows, dtype=np.float32)
     if not len(texts):
         return embeddings.reshape(0, embedding_dimension(encoder))
+    check_finite(embeddings, texts)
+    return embeddings
+
+
+def unit_embeddings(
+    encoder: Encoder,
+    texts: Sequence[str],
+    kind: Kind | None = None,
+    batch_size: int = 32,
+    show_progress_bar: bool = False,
+    **options: Any,
+) -> np.ndarray:
+    """:func:`embeddings_of` texts, of length 1, shape (texts, d), float32; zeros stay zeros.
+
+    ``batch_size`` is for all but an ``EdgeEncoder``, which cuts its own batches, by tokens.
+
+    Raises:
+        InputError: An embedding, or its length, is not finite.
+    """
+    if not isinstance(encoder, EdgeEncoder):
+        options["batch_size"] = batch_size
+    embeddings = embeddings_of(encoder, texts, kind, show_progress_bar=show_progress_bar, **options)
     norms = np.linalg.norm(embeddings, axis=1, keepdims=True)
-    if (bad := np.flatnonzero(~np.isfinite(norms))).size:
-        raise InputError(
-            f"The model's embedding of {texts[bad[0]][:80]!r} is not finite ({bad.size} of {len(norms)} are so): its "
-            "weights are damaged, or its training has diverged."
-        )
+    check_finite(norms, texts)
     embeddings /= np.maximum(norms, 1e-12)
     return embeddings
 
 
 def distinct_embeddings(
-    encoder: Encoder, sentences: Iterable[str], batch_size: int, show_progress_bar: bool = False
+    encoder: Encoder,
+    sentences: Iterable[str],
+    batch_size: int,
+    show_progress_bar: bool = False,
+    kind: Kind | None = None,
 ) -> tuple[dict[str, int], np.ndarray]:
     """Encode each distinct sentence once, for cosine similarity, and refuse an embedding of zeros, which has none.
 
@@ -125,7 +143,7 @@ def distinct_embeddings(
     """
     rows = {sentence: row for row, sentence in enumerate(dict.fromkeys(sentences))}
     texts = list(rows)
-    embeddings = unit_embeddings(encoder, texts, None, batch_size, show_progress_bar)
+    embeddings = unit_embeddings(encoder, texts, kind, batch_size, show_progress_bar)
     if (zero := np.flatnonzero(~embeddings.any(axis=1))).size:
         raise InputError(
             f"The model's embedding of {texts[zero[0]]!r} is zero ({zero.size} of {len(texts)} are so): "

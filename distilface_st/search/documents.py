@@ -23,7 +23,9 @@ LONGEST_ID = 512  # bytes
 def read_documents(
     source: str | os.PathLike[str], id_field: str | None = None, text_field: str | None = None
 ) -> Iterator[Document]:
-    """Read documents one by one, blank ones included; the record's other fields are their metadata.
+    """Read documents one by one, blank ones included; the record's other fields are their metadata, as they were.
+
+    A cell of a .csv or .tsv is text, whatever it looks like: :class:`.filters.Condition` says how a filter compares it.
 
     Args:
         source: .txt (a document a line), .jsonl, .csv, .tsv (each also .gz), .parquet, .arrow, a folder of those, or a
@@ -50,7 +52,7 @@ def read_documents(
             if SURROGATE.search(text) or SURROGATE.search(identity):
                 raise InputError(f"{where}: half a surrogate pair, which is not text")
             metadata = {str(name): _plain(value) for name, value in record.items() if name not in (named, text_field)}
-            yield Document(identity, text, metadata, where)
+            yield Document(identity, text, metadata, where, is_numbered=named is None)
 
 
 def _text_field(record: dict[str, Any], where: str) -> str:

@@ -11,20 +11,17 @@ from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from ..models.encoders import embedding_dimension, lasting_name, longest_input, unit_embeddings
+from ..models.encoders import Kind, embedding_dimension, lasting_name, longest_input, prompt_of, unit_embeddings
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Callable, Sequence
 
     from .service import ServerSettings
-
-Kind = Literal["query"]
-"""Text that a model may embed otherwise than the rest."""
 
 _RUN_TOKENS = 128
 """Tokens in one run of an exported graph. On a processor a padded token costs the same in runs of any size
@@ -44,7 +41,8 @@ class ServedEncoder:
         self.dimension = embedding_dimension(model)
         self.max_tokens = longest_input(model)
         usual: str = model.prompts.get(model.default_prompt_name or "") or ""
-        self._prompts: dict[Kind | None, str] = {None: usual, "query": model.prompts.get("query", usual)}
+        of_queries = model.prompts.get(prompt_of("query", model.prompts) or "") or ""
+        self._prompts: dict[Kind | None, str] = {None: usual, "query": of_queries}
         routed = any(type(part).__name__ == "Router" for part in getattr(model, "children", list)())
         self.query_kind: Kind | None = "query" if routed or self._prompts["query"] != usual else None
         self._exported = hasattr(model, "input_lengths")

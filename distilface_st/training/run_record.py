@@ -68,6 +68,10 @@ class TrainingRun:
             before["config"] = current_names(before["config"], getattr(self.config, "RENAMED", {}))
         except (KeyError, TypeError, AttributeError) as error:
             raise InputError(f"{file} is damaged: {error!r}") from error
+        if not self.resume and before["status"] == "failed":  # it diverged, say: the next begins anew
+            shutil.rmtree(self.output / "checkpoints", ignore_errors=True)
+            write_json(file, record)
+            return record
         if not self.resume:
             raise InputError(f"{self.output} holds a run already: go on with --resume, or choose another --output.")
         self._check_same(before, json.loads(json.dumps(record)))

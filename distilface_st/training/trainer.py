@@ -128,8 +128,13 @@ def fit(
     for printing in (PrinterCallback, ProgressCallback):
         trainer.remove_callback(printing)
     start = time.perf_counter()
-    with stop, accelerated(model):
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    try:
+        with stop, accelerated(model):
+            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    except InputError:
+        if trainer.is_world_process_zero():  # so that the run may be begun anew, with what the error advises
+            write_json(output / "run.json", record | {"status": "failed"})
+        raise
     if stop.stopped and trainer.state.global_step < config.max_steps:
         raise TrainingInterrupted(trainer.state.global_step, output)
     model.eval()

@@ -11,9 +11,11 @@ from transformers import AutoTokenizer, RobertaConfig, RobertaModel
 from distilface_st import EdgeEncoder, InputError, build_model, encode_file, load_model, save_model
 from distilface_st.models.encoders import (
     embedding_dimension,
+    embeddings_of,
     lasting_name,
     longest_input,
     open_encoder,
+    prompt_of,
     token_counter,
     unit_embeddings,
 )
@@ -38,6 +40,70 @@ def test_queries_and_documents_get_their_prompts(tiny_model):
         np.testing.assert_allclose(unit_embeddings(tiny_model, ["x"], kind), expected, atol=1e-6)
     query, document = (unit_embeddings(tiny_model, ["x"], kind) for kind in ("query", "document"))
     assert np.abs(query - document).max() > 0.01
+
+
+E5 = {"query": "the query of ", "document": "", "passage": "the house of "}
+"""What sentence-transformers makes of a model that has prompts for queries and passages."""
+
+
+@pytest.mark.parametrize("runtime", ["torch", "onnxruntime"])
+def test_documents_get_the_prompt_called_passage_where_there_is_no_other(tiny_encoder, runtime):
+    encoder = EdgeEncoder("micro", "onnxruntime") if runtime != "torch" else build_model(tiny_encoder, device="cpu")
+    encoder.prompts = E5
+    for kind, name in (("query", "query"), ("document", "passage")):
+        expected = encoder.encode(["war", "a car"], prompt=E5[name], normalize_embeddings=True)
+        np.testing.assert_allclose(unit_embeddings(encoder, ["war", "a car"], kind), expected, atol=1e-5)
+        np.testing.assert_allclose(unit_embeddings(encoder, ["war"], kind), expected[:1], atol=1e-2)
+
+
+def test_the_order_of_prompts_is_that_of_sentence_transformers():
+    encoder = EdgeEncoder("micro")
+    encoder.prompts = {"corpus": "c: ", "passage": "p: ", "other": "o: "}
+    encoder.default_prompt_name = "other"
+    for method, prompts in ((encoder.encode_document, ["", "p: "]), (encoder.encode_query, ["o: ", ""])):
+        other, right = (encoder.encode("war", prompt=prompt) for prompt in prompts)
+        np.testing.assert_allclose(method("war"), right, atol=1e-5)
+        assert np.abs(method("war") - other).max() > 1e-3
+        np.testing.assert_allclose(method("war", prompt="x: "), encoder.encode("war", prompt="x: "), atol=1e-5)
+        np.testing.assert_allclose(method("war", prompt_name="corpus"), encoder.encode("war", "corpus"), atol=1e-5)
+    assert prompt_of("document", {"passage": "p", "document": "d"}) == "document"
+    assert prompt_of("document", {"corpus": "", "document": ""}) == "document"
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_what_is_not_finite_does_not_leave_an_encoder(monkeypatch, value):
+    encoder = EdgeEncoder("micro", "onnxruntime")
+    run = encoder._engine.run
+
+    def damaged(feeds):
+        rows = run(feeds).copy()
+        rows[:, 3] = value
+        return rows
+
+    class Plain:
+        def encode(self, texts, **_):
+            return np.full((len(texts), 4), value)
+
+    monkeypatch.setattr(encoder._engine, "run", damaged)
+    for call in (
+        lambda: encoder.encode("the cat"),
+        lambda: encoder.encode(["the cat"], precision="int8"),
+        lambda: encoder.encode_query(["the cat"]),
+        lambda: embeddings_of(Plain(), ["the cat"]),
+        lambda: unit_embeddings(Plain(), ["the cat"], "document"),
+    ):
+        with pytest.raises(InputError, match=r"embedding of 'the cat' is not finite \(1 of 1 are so\)"):
+            call()
+
+
+def test_a_length_that_float32_cannot_hold_is_refused():
+    class Huge:
+        def encode(self, texts, **_):
+            return np.full((len(texts), 4), 1e30)
+
+    assert np.isfinite(embeddings_of(Huge(), ["x"])).all()
+    with pytest.raises(InputError, match="not finite"), np.errstate(over="ignore"):
+        unit_embeddings(Huge(), ["x"])
 
 
 def test_an_object_with_encode_alone_is_an_encoder():

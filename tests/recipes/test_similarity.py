@@ -33,6 +33,27 @@ def test_json_on_stdout_is_all_there_is(invoke, model):
     assert found["scores"][0][1] == pytest.approx(found["scores"][1][0])
 
 
+def test_a_damaged_model_is_refused_by_every_command_in_one_line_and_nothing_is_written(invoke, tiny_encoder, tmp_path):
+    damaged = build_model(tiny_encoder, device="cpu")
+    next(damaged[0].parameters()).data.fill_(float("nan"))
+    save_model(damaged, tmp_path / "model")
+    (tmp_path / "c.txt").write_text("a cat\n", encoding="utf-8")
+    before = {path.name for path in tmp_path.iterdir()}
+    for command, *arguments in (
+        ["similarity", "a cat", "a dog"],
+        ["encode", tmp_path / "c.txt", tmp_path / "out.npy"],
+        ["encode", tmp_path / "c.txt", tmp_path / "out.jsonl"],
+        ["index", tmp_path / "c.txt", tmp_path / "index"],
+    ):
+        result = invoke(command, "--model", tmp_path / "model", *arguments)
+        assert (command, result.exit_code) == (command, 1)
+        assert "error: The model's embedding of 'a cat' is not finite" in result.stderr
+        assert "Traceback" not in result.stderr
+    result = invoke("serve", tmp_path / "model", "--port", 0)
+    assert (result.exit_code, "is not finite" in result.stderr) == (1, True)
+    assert {path.name for path in tmp_path.iterdir()} == before
+
+
 def test_one_sentence_is_refused(invoke, model):
     result = invoke("similarity", "-m", model, "alone")
     assert result.exit_code == 1

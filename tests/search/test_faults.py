@@ -68,6 +68,16 @@ def test_cut_short(folder, encoder, pattern):
         index.verify()
 
 
+@pytest.mark.parametrize("pattern", ["manifest.json", "passages.sqlite"])
+def test_what_is_told_of_a_damaged_index_helps(folder, corpus, encoder, pattern):
+    path = one(folder, pattern)
+    os.truncate(path, path.stat().st_size // 2)
+    with pytest.raises(InputError, match=r"damaged.* delete its folder and build the index again"):
+        index_words(corpus, folder, encoder)
+    shutil.rmtree(folder)
+    assert index_words(corpus, folder, encoder)["total"] == 5
+
+
 @pytest.mark.parametrize("pattern", ["passages.sqlite", "vectors-*.f32", "structure-*.faiss"])
 def test_missing_files(folder, encoder, pattern):
     one(folder, pattern).unlink()

@@ -307,13 +307,21 @@ def test_a_finished_run_is_not_resumed(config, finished, text):
         run(config, text, finished.output, resume=True)
 
 
-def test_divergence_is_an_error(config, text, tmp_path):
+def test_divergence_is_an_error_after_which_the_run_can_be_begun_anew_with_other_settings(config, text, tmp_path):
     model = model_from_config(config, "cpu")
     with torch.no_grad():
         next(model.parameters()).fill_(float("nan"))
     data = load_sentences(text, cache_dir=tmp_path / "cache")
     with pytest.raises(InputError, match="The loss is nan at step 1: training diverged"):
         train(model, data, config, tmp_path / "run", device="cpu")
+    lower = replace(config, learning_rate=config.learning_rate / 2)  # what the message advises
+    with pytest.raises(InputError, match="begun with other settings"):
+        run(lower, text, tmp_path / "run", resume=True)
+    again = run(lower, text, tmp_path / "run")
+    assert (again.run["status"], again.run["steps"]) == ("finished", config.max_steps)
+    assert len(again.history) == len({row["step"] for row in again.history})
+    with pytest.raises(InputError, match="holds a run already: go on with --resume, or choose another --output"):
+        run(config, text, tmp_path / "run")
 
 
 def test_data_that_does_not_fit_is_refused(config, text, tmp_path):
