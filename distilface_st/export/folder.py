@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
 
 from ..errors import InputError
 from ..inference.engines import EXTRAS, batch_feeds
-from ..inference.manifest import Manifest
+from ..inference.manifest import MANIFEST, Manifest
 from ..inference.tokenization import TOKENIZER, SentenceTokenizer
 from ..models.fingerprint import model_fingerprint
+from ..models.save import MODEL_FOLDER
 from ..utils.chunks import chunked
 from ..utils.provenance import command, versions
 
@@ -24,6 +26,9 @@ if TYPE_CHECKING:
 
     from ..inference.manifest import Graph
     from .sentence_graph import SentenceGraph
+
+EXPORT_FOLDER = replace(MODEL_FOLDER, name="an exported model", mark=MANIFEST)
+"""What an export writes, and replaces."""
 
 CALIBRATION_SENTENCES = 400
 """The most sentences that int8 is tried on."""

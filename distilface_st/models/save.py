@@ -12,7 +12,7 @@ from sentence_transformers.sentence_transformer.modules import Pooling, Weighted
 from torch import nn
 
 from ..modules import MultiLayerPooling, OnnxEncoder
-from ..utils.files import atomic_folder
+from ..utils.files import FolderKind, atomic_folder
 from ..utils.provenance import versions
 from .build import compose
 from .module_list import OUR_MODULES
@@ -21,6 +21,13 @@ if TYPE_CHECKING:
     import os
 
     from sentence_transformers import SentenceTransformer
+
+MODEL_FOLDER = FolderKind(
+    "a saved model",
+    "modules.json",
+    r"README\.md|(vocab|merges)\.txt|encoder|\d+_\w+|\w[\w.-]*\.(json|safetensors|bin|model|onnx|xml|jinja)",
+)
+"""What :func:`save_model` and exports write, and replace."""
 
 _PAPER = """\
 @inproceedings{lim2022distilling,
@@ -40,14 +47,17 @@ def save_model(
 
     Args:
         model: The model to save.
-        path: The folder; an existing one is replaced as a whole.
+        path: The folder. A model in it is replaced as a whole; a folder with anything else in it is refused.
         portable: Name stock modules only, where the layer reduction allows it (a mean, or a single layer), so that
             ``SentenceTransformer(path)`` opens the folder without this package. Otherwise, and for max and concat,
             the folder names this package's module and opens with :func:`load_model`.
         run: What the model card says of training: the content of a training run's ``run.json``.
+
+    Raises:
+        InputError: A folder with something else than a model in it.
     """
     to_save = portable_model(model) if portable else model
-    with atomic_folder(path) as folder:
+    with atomic_folder(path, MODEL_FOLDER) as folder:
         to_save.save(str(folder), create_model_card=False)
         if not isinstance(model[0], OnnxEncoder):  # which has brought its own
             needs_package = OUR_MODULES in (folder / "modules.json").read_text("utf-8")

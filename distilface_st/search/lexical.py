@@ -8,7 +8,7 @@ import numpy as np
 
 from ..errors import InputError
 from ..utils.extras import require
-from ..utils.files import atomic_folder, read_json, write_json
+from ..utils.files import FolderKind, atomic_folder, only_one, read_json, write_json
 from .stores.base import Scored
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 _RECORD = "lexical.json"
 _KEYS = "keys.npy"
+_FOLDER = FolderKind("the words of an index", _RECORD)
 
 
 class LexicalIndex:
@@ -28,16 +29,20 @@ class LexicalIndex:
         self._bm25s = require("bm25s", "Hybrid search", "search")
         self.version = store.version()
         if _version_of(folder) != self.version:
-            passages = list(store.texts())
-            with atomic_folder(folder) as temporary:
-                if passages:
-                    index = self._bm25s.BM25()
-                    index.index(self._words([text for _, text in passages]), show_progress=False)
-                    index.save(str(temporary))
-                np.save(temporary / _KEYS, np.asarray([key for key, _ in passages], np.int64))
-                write_json(temporary / _RECORD, {"version": self.version, "passages": len(passages)})
+            with only_one(folder):
+                if _version_of(folder) != self.version:
+                    self._build(folder, list(store.texts()))
         self._keys = np.load(folder / _KEYS, mmap_mode="r")
         self._index = self._bm25s.BM25.load(str(folder), mmap=True) if len(self._keys) else None
+
+    def _build(self, folder: Path, passages: list[tuple[int, str]]) -> None:
+        with atomic_folder(folder, _FOLDER) as temporary:
+            if passages:
+                index = self._bm25s.BM25()
+                index.index(self._words([text for _, text in passages]), show_progress=False)
+                index.save(str(temporary))
+            np.save(temporary / _KEYS, np.asarray([key for key, _ in passages], np.int64))
+            write_json(temporary / _RECORD, {"version": self.version, "passages": len(passages)})
 
     def _words(self, texts: list[str]) -> list[list[str]]:
         words: list[list[str]] = self._bm25s.tokenize(texts, stopwords="en", return_ids=False, show_progress=False)

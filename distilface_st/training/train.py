@@ -12,7 +12,7 @@ from ..errors import InputError
 from ..losses import SimCSELoss
 from ..models.build import build_model
 from .config import TrainingConfig
-from .run_record import TrainingRun
+from .run_record import TrainingRun, check_run_folder
 from .trainer import TrainingInterrupted, TrainingResult, fit
 
 if TYPE_CHECKING:
@@ -67,6 +67,7 @@ def train(
         InputError: Data that does not fit the settings, a folder that holds another run, a run that diverged.
         TrainingInterrupted: SIGINT or SIGTERM came; a checkpoint was saved.
     """
+    check_run_folder(output, resume)
     columns = data.dataset.column_names
     if (len(columns) == 1) != (config.views == "dropout"):
         raise InputError(f"views are {config.views}, but the data has the columns {', '.join(columns)}.")
