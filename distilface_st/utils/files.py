@@ -50,6 +50,7 @@ def check_output(path: str | os.PathLike[str], kind: FolderKind) -> None:
 
     Raises:
         InputError: There is a file, a folder that is neither empty nor of this kind, or one with something else in it.
+        PermissionError: The folder cannot be written to.
     """
     target = Path(os.path.realpath(path))
     # Either will do: a folder is renamed, or where its parent forbids that, what it holds is exchanged.
@@ -85,7 +86,7 @@ def _check_nearest_folder(path: Path) -> None:
     if there.is_file():
         raise InputError(f"{there} is a file and no folder: choose another name.")
     if there.exists() and not os.access(there, os.W_OK):
-        raise InputError(f"{there} cannot be written to: choose another folder.")
+        raise PermissionError(f"{there} cannot be written to: choose another folder.")
 
 
 def _is_device(path: Path) -> bool:

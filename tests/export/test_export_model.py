@@ -278,30 +278,6 @@ def test_portable_models_dense_layers_and_normalization_are_exported(tiny_model,
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["MPNet", "Roberta", "ModernBert", "Albert"])
-def test_other_architectures_are_exported(tiny_encoder, tmp_path, kind):
-    import transformers
-
-    config = getattr(transformers, f"{kind}Config")(
-        vocab_size=300,
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        intermediate_size=64,
-        max_position_embeddings=80,
-        **{f"{name}_token_id": number for number, name in enumerate(["pad", "unk", "bos", "eos", "cls", "sep"])},
-    )
-    getattr(transformers, f"{kind}Model")(config).save_pretrained(tmp_path / "encoder")
-    transformers.AutoTokenizer.from_pretrained(tiny_encoder).save_pretrained(tmp_path / "encoder")
-    model = build_model(tmp_path / "encoder", layers="last", device="cpu")
-    export_model(model, tmp_path / "export", formats=["onnx", "openvino"])
-    assert_same(model, tmp_path / "export")
-    if kind == "Albert":  # whose layers share their weights
-        export_model(model, tmp_path / "int8", precision="int8")
-        assert cosines(embeddings(tmp_path / "int8", "onnxruntime"), model.encode(SENTENCES)).min() > 0.97
-
-
-@pytest.mark.slow
 def test_layers_stay_in_float_until_the_loss_is_within_its_bound(tiny_model, tmp_path):
     task = scored_pairs()
     loose = export_model(tiny_model, tmp_path / "loose", precision="int8", scored_pairs=task, max_loss=100)
