@@ -13,12 +13,21 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import InputError, MissingExtraError
+from ..utils.files import atomic_file, check_output_file, write_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from rich.console import Console
     from rich.progress import Progress
+
+
+def can_be_written(file: Any) -> Any:
+    """What a file to write was given as; one that cannot be written is refused before any work."""
+    if file is not None and str(file) != "-":
+        check_output_file(file)
+    return file
+
 
 Device = Annotated[
     str | None, typer.Option("--device", help="Where to run: cpu, cuda, cuda:1, mps. Default: the best there is.")
@@ -37,7 +46,13 @@ Threads = Annotated[
     int | None, typer.Option("--threads", min=1, help="For an exported model: processor threads. Default: all cores.")
 ]
 JsonFile = Annotated[
-    str | None, typer.Option("--json", metavar="FILE", help="Write the result as JSON to FILE, or to stdout for '-'.")
+    str | None,
+    typer.Option(
+        "--json",
+        metavar="FILE",
+        help="Write the result as JSON to FILE, or to stdout for '-'.",
+        callback=can_be_written,
+    ),
 ]
 StsDir = Annotated[
     Path | None,
@@ -112,8 +127,6 @@ def write_result(result: dict[str, Any], json_file: str | None) -> None:
         json.dump(result, sys.stdout, indent=2, ensure_ascii=False, allow_nan=False)
         sys.stdout.write("\n")
         return
-    from ..utils.files import write_json
-
     write_json(json_file, result)
 
 
@@ -121,8 +134,6 @@ def write_csv(rows: list[dict[str, Any]], csv_file: Path | None) -> None:
     """Write ``rows``, all of the same keys, where ``--csv`` says: nowhere or, atomically, to a file."""
     if csv_file is None:
         return
-    from ..utils.files import atomic_file
-
     with atomic_file(csv_file) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
         writer.writeheader()

@@ -69,7 +69,9 @@ def sweep(
     Finished trials are kept: the same command goes on with a sweep that was stopped, and started twice, both share it.
     """
     from ..sweep import run_sweep, run_sweep_on_ray, write_report
+    from ..sweep.store import SWEEP_FOLDER
     from ..training.trainer import TrainingInterrupted
+    from ..utils.files import check_output
     from ._progress import quiet_libraries
     from ._sweep_view import SweepView, configurations_table
 
@@ -81,6 +83,7 @@ def sweep(
         raise InputError("Give --space FILE or --preset paper: one of them.")
     if preset not in (None, "paper"):
         raise InputError(f"There is no preset {preset!r}: there is paper.")
+    check_output(output, SWEEP_FOLDER)
     quiet_libraries()
     train_arguments = [source, *(part for name in column or [] for part in ("--column", name))]
     for name, value in (("--limit", limit), ("--sts-dir", sts_dir), ("--eval-file", eval_file)):

@@ -53,11 +53,13 @@ def train(
     Checkpoints are chosen on STS-B dev (--sts-dir), on your own scored pairs (--eval-file), or, with neither, by
     alignment and uniformity on held-out text.
     """
+    from ..training.run_record import check_run_folder
     from ..training.train import model_from_config
     from ..training.train import train as run_training
     from ._progress import quiet_libraries
 
     quiet_libraries()
+    check_run_folder(output, resume)
     config = TrainingConfig.preset(preset, **given)
     data = training_data(source, config.views, column, limit)
     data, evaluator = training_evaluator(data, sts_dir, all_sets, eval_file)

@@ -12,7 +12,7 @@ from sentence_transformers.base.sampler import DefaultBatchSampler
 
 from ..errors import InputError
 from ..losses import DistillationLoss
-from ..training.run_record import TrainingRun
+from ..training.run_record import TrainingRun, check_run_folder
 from ..training.trainer import fit
 from .config import OBJECTIVES
 from .teachers import teacher_embeddings
@@ -75,6 +75,7 @@ def distill(
         InputError: As :func:`distilface_st.train`, and where a setting does not fit student or teachers.
         TrainingInterrupted: As :func:`distilface_st.train`.
     """
+    check_run_folder(output, resume)
     if not teachers:
         raise InputError("Distillation needs at least one teacher.")
     if data.dataset.column_names != ["sentence"]:

@@ -56,6 +56,7 @@ class SentenceGraph(nn.Module):
                 self.include_prompt = False
                 part._exclude_prompt_from_mask = self._exclude_prompt
         self._prompt_length: Tensor | None = None
+        self._pads_left = encoder.tokenizer.padding_side == "left"
 
     @property
     def encoder(self) -> Any:
@@ -78,12 +79,12 @@ class SentenceGraph(nn.Module):
         return cast("Tensor", features["sentence_embedding"])
 
     def example(self, batch: int, tokens: int, generator: torch.Generator, padding: int = 0) -> dict[str, Tensor]:
-        """Random input of this graph, the last ``padding`` tokens of the last row masked."""
+        """Random input of this graph, ``padding`` tokens of the last row masked, on the side where the model pads."""
         size = self.encoder.config.vocab_size
         ids = torch.randint(0, size, (batch, tokens), generator=generator)
         mask = torch.ones_like(ids)
         if padding:
-            mask[-1, -padding:] = 0
+            mask[-1, slice(padding) if self._pads_left else slice(-padding, None)] = 0
         example = {"input_ids": ids, "attention_mask": mask}
         if not self.include_prompt:
             example["prompt_length"] = torch.tensor(min(2, tokens - padding - 1))

@@ -32,6 +32,8 @@ class SentenceTokenizer:
         except Exception as error:
             raise InputError(f"{path} is damaged: {error}") from error
         self.tokenizer.no_padding()
+        # transformers' name for the side that text is cut at; the file says it where the model cuts at the left
+        self._direction = (self.tokenizer.truncation or {}).get("direction", "right")
         self._pad = manifest.pad_token_id
         self._left = manifest.padding_side == "left"
         self._limit = self.max_seq_length = manifest.max_seq_length
@@ -47,7 +49,7 @@ class SentenceTokenizer:
         if not 1 <= value <= self._limit:
             raise InputError(f"max_seq_length is {value}: this model takes 1 to {self._limit} tokens.")
         self._max_seq_length = value
-        self.tokenizer.enable_truncation(value)
+        self.tokenizer.enable_truncation(value, direction=self._direction)
 
     def ids(self, sentences: Sequence[str]) -> list[list[int]]:
         """Token ids of each sentence, special tokens included."""

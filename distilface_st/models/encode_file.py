@@ -13,7 +13,7 @@ from ..datasets.readers import TEXT_COLUMNS, Columns, read_blocks
 from ..datasets.sources import find_source
 from ..errors import InputError
 from ..utils.deprecation import renamed
-from ..utils.files import atomic_file
+from ..utils.files import atomic_file, check_output_file
 from .encoders import check_model, embedding_dimension, embeddings_of
 
 if TYPE_CHECKING:
@@ -55,13 +55,17 @@ def encode_file(
         ``rows``, ``dimension`` and ``output``.
 
     Raises:
-        InputError: An output ending that is none of the three, or a source that cannot be read or is empty; an
-            embedding that is not finite.
+        InputError: An output ending that is none of the three, or a source that cannot be read, is empty, or is the
+            output itself; an embedding that is not finite.
     """
     output = Path(output)
     if output.suffix not in _WRITERS:
         raise InputError(f"{output} ends in {output.suffix!r}: embeddings go to {', '.join(_WRITERS)}.")
-    blocks = read_blocks(find_source(source), Columns(TEXT_COLUMNS, None if column is None else (column,)))
+    check_output_file(output)
+    found = find_source(source)
+    if output.exists() and any(output.samefile(file) for file in found.files):
+        raise InputError(f"{output} is the text itself: name another file for its embeddings.")
+    blocks = read_blocks(found, Columns(TEXT_COLUMNS, None if column is None else (column,)))
     options: dict[str, Any] = {"normalize_embeddings": normalize_embeddings, "show_progress_bar": False}
     if batch_size is not None:
         options["batch_size"] = batch_size

@@ -14,7 +14,7 @@ from torch import nn
 
 from ..modules import MultiLayerPooling, OnnxEncoder
 from ..modules.hidden_states import require_hidden_states
-from ..utils.files import atomic_folder
+from ..utils.files import FolderKind, atomic_folder
 from ..utils.provenance import versions
 from .build import compose
 from .encoders import longest_input
@@ -23,6 +23,13 @@ from .module_list import OUR_MODULES
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
+
+MODEL_FOLDER = FolderKind(
+    "a saved model",
+    "modules.json",
+    r"README\.md|(vocab|merges)\.txt|encoder|\d+_\w+|\w[\w.-]*\.(json|safetensors|bin|model|onnx|xml|jinja)",
+)
+"""What :func:`save_model` and exports write, and replace."""
 
 _PAPER = """\
 @inproceedings{lim2022distilling,
@@ -43,16 +50,19 @@ def save_model(
     Args:
         model: The model to save, or its name or folder: a packed one, such as ``distilface-mini``, becomes a plain one
             that stock sentence-transformers opens.
-        path: The folder; an existing one is replaced as a whole.
+        path: The folder. A model in it is replaced as a whole; a folder with anything else in it is refused.
         portable: Name stock modules only, where the layer reduction allows it (a mean, or a single layer), so that
             ``SentenceTransformer(path)`` opens the folder without this package. Otherwise, and for max and concat,
             the folder names this package's module and opens with :func:`load_model`.
         run: What the model card says of training: the content of a training run's ``run.json``.
+
+    Raises:
+        InputError: A folder with something else than a model in it.
     """
     if isinstance(model, (str, os.PathLike)):
         model = load_model(model, device="cpu")
     to_save = portable_model(model) if portable else model
-    with atomic_folder(path) as folder:
+    with atomic_folder(path, MODEL_FOLDER) as folder:
         to_save.save(str(folder), create_model_card=False)
         if not isinstance(model[0], OnnxEncoder):  # which has brought its own
             needs_package = OUR_MODULES in (folder / "modules.json").read_text("utf-8")

@@ -12,7 +12,7 @@ import regex  # type: ignore[import-untyped]
 
 from ..errors import InputError
 from ..utils.extras import require
-from ..utils.files import atomic_folder, read_json, write_json
+from ..utils.files import FolderKind, atomic_folder, only_one, read_json, write_json
 from .stores.base import Scored
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ logger = logging.getLogger(__name__)
 
 _RECORD = "lexical.json"
 _KEYS = "keys.npy"
+_FOLDER = FolderKind("the words of an index", _RECORD)
 _FORM = 2  # of the words, see words_of: another one, and the words of an index are found anew
 
 _UNSPACED = r"\p{Han}\p{Hiragana}\p{Katakana}\u30fc\p{Hangul}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}"
@@ -71,21 +72,27 @@ class LexicalIndex:
         bm25s = require("bm25s", "Hybrid search", "search")
         self.version = store.version()
         if _version_of(folder) != (self.version, _FORM):
-            passages = [(key, words) for key, words in ((key, words_of(text)) for key, text in store.texts()) if words]
-            self._keys, self._index = np.asarray([key for key, _ in passages], np.int64), None
-            if passages:
-                self._index = bm25s.BM25()
-                self._index.index([words for _, words in passages], show_progress=False)
             try:
-                self._save(folder)
+                with only_one(folder):
+                    if _version_of(folder) != (self.version, _FORM):
+                        self._build(store, bm25s)
+                        self._save(folder)
             except OSError as error:
                 logger.info("%s cannot be written (%s): the words are kept in memory.", folder, error)
+                self._build(store, bm25s)
                 return
         self._keys = np.load(folder / _KEYS, mmap_mode="r")
         self._index = bm25s.BM25.load(str(folder), mmap=True) if len(self._keys) else None
 
+    def _build(self, store: VectorStore, bm25s: Any) -> None:
+        passages = [(key, words) for key, words in ((key, words_of(text)) for key, text in store.texts()) if words]
+        self._keys, self._index = np.asarray([key for key, _ in passages], np.int64), None
+        if passages:
+            self._index = bm25s.BM25()
+            self._index.index([words for _, words in passages], show_progress=False)
+
     def _save(self, folder: Path) -> None:
-        with atomic_folder(folder) as temporary:
+        with atomic_folder(folder, _FOLDER) as temporary:
             if self._index is not None:
                 self._index.save(str(temporary))
             np.save(temporary / _KEYS, self._keys)

@@ -20,7 +20,7 @@ from ..errors import InputError
 from ..models.encoders import TORCH, open_encoder, runtime_of, unit_embeddings
 from ..models.fingerprint import encoder_fingerprint
 from ..utils.chunks import chunked
-from ..utils.files import atomic_folder, read_json, write_json
+from ..utils.files import FolderKind, atomic_folder, read_json, write_json
 from ..utils.ray import ray_cluster
 from .hits import Document, Passage
 from .indexing import CHUNK, Embedded
@@ -77,7 +77,7 @@ def _write_passages(documents: Iterable[Document], splitter: PassageSplitter, ta
     """A file a chunk of documents, with the rows of their passages numbered through."""
     row = 0
     parts: list[int] = []
-    with atomic_folder(target) as folder:
+    with atomic_folder(target, FolderKind("passages of an index", _DONE)) as folder:
         for number, chunk in enumerate(chunked(documents, CHUNK)):
             passages = splitter(chunk)
             there = {passage.document for passage in passages}

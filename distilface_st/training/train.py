@@ -13,7 +13,7 @@ from ..errors import InputError
 from ..losses import SimCSELoss
 from ..models.build import build_model
 from .config import TrainingConfig
-from .run_record import TrainingRun
+from .run_record import TrainingRun, check_run_folder
 from .trainer import TrainingInterrupted, TrainingResult, fit
 
 if TYPE_CHECKING:
@@ -69,6 +69,7 @@ def train(
         InputError: Data that does not fit the settings, a folder that holds another run, a run that diverged.
         TrainingInterrupted: SIGINT or SIGTERM came; a checkpoint was saved.
     """
+    check_run_folder(output, resume)
     if config.views == "dropout" and not _has_dropout(model, config):
         raise InputError("views are dropout, but this model has none: both views of a sentence would be the same.")
     columns = data.dataset.column_names
