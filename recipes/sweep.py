@@ -114,8 +114,7 @@ def sweep(
         raise typer.Exit(130) from None
     page = write_report(output)
     if not configurations:
-        out.print(f"No trial gave a score: {output / 'trials.csv'} says why.", style="yellow")
-        return
+        raise InputError(f"No trial gave a score: {output / 'trials.csv'} says why.")
     out.print(configurations_table(configurations[:10], plan.score_name))
     out.print(f"report: {page}   trials: {output / 'trials.csv'}   best model: {output / 'best'}")
 

@@ -32,8 +32,12 @@ def read_documents(
             documents are numbered from 0, in a folder with the file's name before.
         text_field: Field with the text; by default the first of ``text``, ``sentence``, ``content``, ``body``, else
             the only one that holds text.
+
+    Raises:
+        InputError: A source that cannot be read, that holds no record, or a record without an id or a text.
     """
     files = find_source(source).files
+    is_empty = True
     for path in files:
         named = id_field
         for number, (where, record) in enumerate(read_records(path)):
@@ -50,7 +54,10 @@ def read_documents(
             if SURROGATE.search(text) or SURROGATE.search(identity):
                 raise InputError(f"{where}: half a surrogate pair, which is not text")
             metadata = {str(name): _plain(value) for name, value in record.items() if name not in (named, text_field)}
+            is_empty = False
             yield Document(identity, text, metadata, where)
+    if is_empty:
+        raise InputError(f"{source} holds no document.")
 
 
 def _text_field(record: dict[str, Any], where: str) -> str:
