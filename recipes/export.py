@@ -10,12 +10,15 @@ import typer
 
 from ..errors import InputError
 from ..pretrained import DEFAULT_MODEL
-from ._common import JsonFile, ModelArgument, StsDir, console, write_result
+from ._common import JsonFile, ModelArgument, StsDir, console, valid_text, write_result
 
 if TYPE_CHECKING:
     from ..inference.manifest import Manifest
 
-Output = Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Folder to write; replaced as a whole.")]
+Output = Annotated[
+    Path,
+    typer.Option("--output", "-o", metavar="DIR", help="Folder to write; replaced as a whole.", callback=valid_text),
+]
 FORMATS_HELP = "onnx or openvino, or both with a comma: the faster one is picked where it runs."
 ACTIVATIONS_HELP = "For int8: dynamic (scales found while it runs) or static (found on text)."
 CALIBRATION_HELP = "For int8: text like yours, as for `distilface train`. Default: Python's docs."

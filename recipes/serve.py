@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from ..errors import InputError
-from ._common import MODEL_HELP, Device, Runtime, Threads
+from ._common import MODEL_HELP, Device, Runtime, Threads, valid_text
 
 _KEY_VARIABLE = "DISTILFACE_API_KEY"
 
@@ -26,6 +26,7 @@ def serve(
         list[str] | None,
         typer.Option(
             envvar=_KEY_VARIABLE,
+            callback=valid_text,
             help="Key that clients must send; repeat it for several (in the variable: separated by spaces, and "
             "unseen by other users of this machine).",
         ),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from ..datasets.readers import listed, read_records
+from ..datasets.readers import TEXT_COLUMNS, listed, read_records
 from ..datasets.segmentation import split_sentences
 from ..datasets.sources import file_kind, find_source
 from ..errors import InputError
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Callable, Iterator, Sequence
 
-TEXT_FIELDS = ("text", "sentence", "content", "body")
 LONGEST_ID = 512  # bytes
 
 
@@ -61,7 +60,8 @@ def read_documents(
 
 
 def _text_field(record: dict[str, Any], where: str) -> str:
-    known = [name for name in TEXT_FIELDS if name in record]
+    lowered = {name.lower(): name for name in reversed(record)}
+    known = [lowered[name] for (name,) in TEXT_COLUMNS if name in lowered]
     texts = [name for name, value in record.items() if isinstance(value, str)]
     if known or len(texts) == 1:
         return (known or texts)[0]
