@@ -135,8 +135,7 @@ def write_csv(rows: list[dict[str, Any]], csv_file: Path | None) -> None:
         return
     from ..utils.files import atomic_file
 
-    opened = {"newline": "", "encoding": "utf-8", "errors": "backslashreplace"}
-    with atomic_file(csv_file) as temporary, temporary.open("w", **opened) as file:
+    with atomic_file(csv_file) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)

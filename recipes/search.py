@@ -15,6 +15,9 @@ from ..errors import InputError
 from ._common import MODEL_HELP, Device, JsonFile, Runtime, Threads, console, valid_text, write_result
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from ..datasets.readers import Block
     from ..search import Hit
 
 _SHOWN_METADATA = 4
@@ -118,6 +121,7 @@ def _show(query: str, hits: list[Hit]) -> None:
 
 def read_queries(path: Path | None) -> list[str]:
     """The queries of a file, or of standard input where there is none or it is ``-``, which has one a line."""
+    blocks: Iterator[Block]
     if path is None or str(path) == "-":
         blocks = ([lines] for _, lines in decoded_lines(sys.stdin.buffer, "standard input"))
     elif file_kind(path) is None and path.is_file():  # a name without an ending, say

@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from ..errors import InputError
 from .sources import Source, file_kind
@@ -218,7 +218,7 @@ def line_blocks(path: Path) -> Iterator[tuple[int, list[str]]]:
         yield from decoded_lines(file, str(path))
 
 
-def decoded_lines(file: IO[bytes], name: str) -> Iterator[tuple[int, list[str]]]:
+def decoded_lines(file: BinaryIO | gzip.GzipFile, name: str) -> Iterator[tuple[int, list[str]]]:
     """What :func:`line_blocks` gives, of an open file, standard input say, which messages call by a name."""
     number = 1
     while True:

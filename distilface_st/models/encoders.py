@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
+from tokenizers import Tokenizer
 
 from ..errors import InputError
 from ..inference.edge_encoder import EdgeEncoder
 from ..inference.manifest import is_export, read_manifest
+from ..inference.tokenization import TOKENIZER
 from ..inference.tokenization import check_sentences as check_sentences  # noqa: PLC0414 (a name for other rooms)
 from ..pretrained import ASSETS, DEFAULT_MODEL, find_model, is_shipped
 
@@ -157,3 +159,22 @@ def token_counts(encoder: Encoder, texts: Sequence[str]) -> list[int]:
         return [len(text) // 4 + 1 for text in texts]
     ids = tokenizer(list(texts), add_special_tokens=False, truncation=False, verbose=False)["input_ids"]
     return [len(row) for row in ids]
+
+
+def own_tokenizer(encoder: Encoder) -> Tokenizer:
+    """A copy of an encoder's tokenizer that neither cuts nor pads.
+
+    Raises:
+        InputError: The encoder has none of ``tokenizers``.
+    """
+    if isinstance(encoder, EdgeEncoder):
+        tokenizer = Tokenizer.from_file(str(encoder.folder / TOKENIZER))
+    else:
+        known: Any = getattr(encoder, "tokenizer", None)
+        known = getattr(known, "backend_tokenizer", known)  # transformers' around it; a static model has it alone
+        if not isinstance(known, Tokenizer):
+            raise InputError(f"{type(known).__name__} is no tokenizer of token ids: send text.")
+        tokenizer = Tokenizer.from_str(known.to_str())
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer
