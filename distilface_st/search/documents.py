@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from ..datasets.readers import TEXT_COLUMNS, listed, read_records
-from ..datasets.segmentation import split_sentences
+from ..datasets.segmentation import cut_points, joined, split_sentences
 from ..datasets.sources import file_kind, find_source
 from ..errors import InputError
 from .filters import SURROGATE
@@ -93,6 +93,8 @@ def _plain(value: Any) -> Any:
 class PassageSplitter:
     """Splits documents into passages: whole sentences up to a budget of tokens; a longer sentence is cut between words.
 
+    A word that is longer still is cut between graphemes.
+
     At most ``overlap`` tokens of a passage's end, whole sentences, are repeated at the beginning of the next.
 
     Example:
@@ -132,12 +134,12 @@ class PassageSplitter:
         size = 0
         for unit, count in sized:
             if begun and size + count > self.budget:
-                passages.append(" ".join(text for text, _ in begun))
+                passages.append(joined([text for text, _ in begun]))
                 begun = self._repeated(begun, self.budget - count)
                 size = sum(tokens for _, tokens in begun)
             begun.append((unit, count))
             size += count
-        return [*passages, " ".join(text for text, _ in begun)]
+        return [*passages, joined([text for text, _ in begun])]
 
     def _repeated(self, passage: list[tuple[str, int]], room: int) -> list[tuple[str, int]]:
         kept, size = 0, 0
@@ -150,11 +152,11 @@ class PassageSplitter:
 
     def _cut(self, unit: str, count: int) -> list[tuple[str, int]]:
         """A unit as it is, or where it is longer than the budget in halves of words, again and again."""
-        words = unit.split()
-        whole: Sequence[str] = words if len(words) > 1 else unit
-        if count <= self.budget or len(whole) < 2:
+        if count <= self.budget:
             return [(unit, count)]
-        joint = " " if len(words) > 1 else ""
+        whole, joint = cut_points(unit)
+        if len(whole) < 2:
+            return [(unit, count)]
         halves = [joint.join(half) for half in (whole[: len(whole) // 2], whole[len(whole) // 2 :])]
         return [piece for half in zip(halves, self.token_counts(halves), strict=True) for piece in self._cut(*half)]
 
