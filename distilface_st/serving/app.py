@@ -329,7 +329,7 @@ async def _texts_of(service: Service, given: str | list[str] | list[int] | list[
     if isinstance(given, str):
         return [given]
     if isinstance(given[0], str):
-        return given  # type: ignore[return-value]
+        return given
     ids = [given] if isinstance(given[0], int) else given
     try:
         return await anyio.to_thread.run_sync(lambda: [service.encoder.text_of(row) for row in ids])
