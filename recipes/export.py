@@ -9,13 +9,20 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..pretrained import DEFAULT_MODEL
-from ._common import JsonFile, ModelArgument, StsDir, console, write_result
+from ._common import JsonFile, ModelArgument, StsDir, console, valid_text, write_result
 
 if TYPE_CHECKING:
     from ..inference.manifest import Manifest
 
 Output = Annotated[
-    Path, typer.Option("--output", "-o", metavar="DIR", help="Folder to write: a new one, or an export to replace.")
+    Path,
+    typer.Option(
+        "--output",
+        "-o",
+        metavar="DIR",
+        help="Folder to write: a new one, or an export to replace.",
+        callback=valid_text,
+    ),
 ]
 FORMATS_HELP = "onnx or openvino, or both with a comma: the faster one is picked where it runs."
 ACTIVATIONS_HELP = "For int8: dynamic (scales found while it runs) or static (found on text)."

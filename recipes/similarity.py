@@ -8,11 +8,11 @@ import typer
 
 from ..errors import InputError
 from ..pretrained import DEFAULT_MODEL
-from ._common import Device, JsonFile, ModelOption, Runtime, Threads, open_model, write_result
+from ._common import Device, JsonFile, ModelOption, Runtime, Threads, open_model, valid_text, write_result
 
 
 def similarity(
-    sentences: Annotated[list[str], typer.Argument(help="Two sentences or more.")],
+    sentences: Annotated[list[str], typer.Argument(help="Two sentences or more.", callback=valid_text)],
     model: ModelOption = DEFAULT_MODEL,
     device: Device = None,
     runtime: Runtime = None,

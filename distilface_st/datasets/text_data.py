@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-_FORMAT = 1
+_FORMAT = 2
 """Part of every cache key: raise it when the same text and settings come to give other rows."""
 
 _COUNTS, _ROWS = "counts.json", "rows.arrow"

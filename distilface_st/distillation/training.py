@@ -13,6 +13,7 @@ from sentence_transformers.base.sampler import DefaultBatchSampler
 from ..errors import InputError
 from ..losses import DistillationLoss
 from ..training.run_record import TrainingRun, check_run_folder
+from ..training.train import check_batch_size
 from ..training.trainer import fit
 from .config import OBJECTIVES
 from .teachers import teacher_embeddings
@@ -80,8 +81,7 @@ def distill(
         raise InputError("Distillation needs at least one teacher.")
     if data.dataset.column_names != ["sentence"]:
         raise InputError(f"Distillation takes sentences; the data has {', '.join(data.dataset.column_names)}.")
-    if len(data.dataset) < config.batch_size:
-        raise InputError(f"{data.source} gives {len(data.dataset)} rows, fewer than the batch size.")
+    check_batch_size(data, config.batch_size)
     known = [
         teacher_embeddings(teacher, data, cache_dir=cache_dir, progress=partial(progress, teacher.name))
         for teacher in teachers

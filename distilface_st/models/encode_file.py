@@ -130,7 +130,7 @@ def _parquet(path: Path, dimension: int) -> Iterator[Write]:
         column = pa.FixedSizeListArray.from_arrays(pa.array(embeddings.reshape(-1)), dimension)
         writer.write_table(pa.table([pa.array(texts), column], schema=schema))
 
-    with parquet.ParquetWriter(path, schema) as writer:
+    with path.open("wb") as file, parquet.ParquetWriter(file, schema) as writer:
         yield write
 
 

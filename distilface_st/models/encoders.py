@@ -18,6 +18,7 @@ from ..inference.edge_encoder import EdgeEncoder, check_finite
 from ..inference.edge_encoder import Kind as Kind  # noqa: PLC0414 (names for other rooms)
 from ..inference.edge_encoder import prompt_of as prompt_of  # noqa: PLC0414
 from ..inference.manifest import is_export, read_manifest
+from ..inference.tokenization import TOKENIZER
 from ..inference.tokenization import check_sentences as check_sentences  # noqa: PLC0414 (a name for other rooms)
 from ..pretrained import find_model
 from ..pretrained import lasting_name as lasting_name  # noqa: PLC0414 (a name for other rooms)
@@ -222,11 +223,27 @@ def token_counter(encoder: Encoder) -> Callable[[Sequence[str]], list[int]]:
     tokenizer: Any = getattr(encoder, "tokenizer", None)
     if tokenizer is None:
         return lambda texts: [len(text) // 4 + 1 for text in texts]
-    fast = getattr(tokenizer, "backend_tokenizer", tokenizer)  # a bare one has static embeddings and exported models
-    if not isinstance(fast, Tokenizer):
+    if not isinstance(getattr(tokenizer, "backend_tokenizer", tokenizer), Tokenizer):
         slow = copy.deepcopy(tokenizer)
         return lambda texts: [len(slow.encode(text, add_special_tokens=False, verbose=False)) for text in texts]
-    uncut = Tokenizer.from_str(fast.to_str())
-    uncut.no_truncation()
-    uncut.no_padding()
+    uncut = own_tokenizer(encoder)
     return lambda texts: [len(found.ids) for found in uncut.encode_batch_fast(list(texts), add_special_tokens=False)]
+
+
+def own_tokenizer(encoder: Encoder) -> Tokenizer:
+    """A copy of an encoder's tokenizer that neither cuts nor pads.
+
+    Raises:
+        InputError: The encoder has none of ``tokenizers``.
+    """
+    if isinstance(encoder, EdgeEncoder):
+        tokenizer = Tokenizer.from_file(str(encoder.folder / TOKENIZER))
+    else:
+        known: Any = getattr(encoder, "tokenizer", None)
+        known = getattr(known, "backend_tokenizer", known)  # transformers' around it; a static model has it alone
+        if not isinstance(known, Tokenizer):
+            raise InputError(f"{type(known).__name__} is no tokenizer of token ids: send text.")
+        tokenizer = Tokenizer.from_str(known.to_str())
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer

@@ -104,7 +104,8 @@ def fit(
         for module in model.modules():
             if isinstance(module, _DropoutNd):
                 module.p = config.dropout
-    history = History(output / "history.csv", up_to=int(checkpoint.name.split("-")[1]) if checkpoint else None)
+    begun_at = int(checkpoint.name.split("-")[1]) if checkpoint else 0
+    history = History(output / "history.csv", up_to=begun_at if checkpoint else None)
     stop = StopOnSignal()
     card = model.model_card_data
     card.widget = [{}]  # or the trainer would fill it with training sentences, which may be private
@@ -137,6 +138,7 @@ def fit(
         raise
     if stop.stopped and trainer.state.global_step < config.max_steps:
         raise TrainingInterrupted(trainer.state.global_step, output)
+    _check_steps(trainer, begun_at)
     model.eval()
     if trainer.is_world_process_zero():
         record |= _outcome(trainer.state, history, run.evaluator)
@@ -148,6 +150,14 @@ def fit(
         write_json(output / "run.json", record)
         shutil.rmtree(output / "checkpoints", ignore_errors=True)  # only now, with all of the result on disk
     return TrainingResult(model, output, history.rows, record)
+
+
+def _check_steps(trainer: SentenceTransformerTrainer, begun_at: int) -> None:
+    """Refuse to call a run finished that did fewer steps than it was asked for, and that no callback has stopped."""
+    done, asked = trainer.state.global_step, trainer.args.max_steps
+    # The trainer says stop, too, where an epoch has no batch at all.
+    if done < asked and (done == begun_at or not trainer.control.should_training_stop):
+        raise InputError(f"Training ended after {done} of {asked} steps: the text gave no more batches.")
 
 
 def _outcome(state: TrainerState, history: History, evaluator: BaseEvaluator | None) -> dict[str, Any]:

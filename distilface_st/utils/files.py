@@ -237,7 +237,10 @@ def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def write_json(path: str | os.PathLike[str], data: Any) -> None:
-    """Write ``data`` as indented UTF-8 JSON, atomically; NaN and infinity, which JSON cannot say, are a ValueError."""
+    """Write ``data`` as indented UTF-8 JSON, atomically; NaN and infinity, which JSON cannot say, are a ValueError.
+
+    A file's name that is not UTF-8 holds half characters in Python; JSON's escapes keep them as they are.
+    """
     text = json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False)
     with atomic_file(path) as temporary:
-        temporary.write_text(text + "\n", encoding="utf-8")
+        temporary.write_text(text + "\n", encoding="utf-8", errors="backslashreplace")

@@ -3,9 +3,11 @@ from __future__ import annotations
 import json
 
 import pytest
+from typer.testing import CliRunner
 
 from distilface_st.models.build import build_model
 from distilface_st.models.save import save_model
+from distilface_st.recipes.app import app
 
 
 @pytest.fixture
@@ -58,3 +60,23 @@ def test_one_sentence_is_refused(invoke, model):
     result = invoke("similarity", "-m", model, "alone")
     assert result.exit_code == 1
     assert "Give two sentences or more" in result.stderr
+
+
+@pytest.mark.parametrize("charset", ["cp1252", "ascii", "utf-8"])
+@pytest.mark.parametrize("arguments", [("--json", "-"), ()])
+def test_what_stdout_cannot_show_is_escaped(model, charset, arguments):
+    texts = ["a cat", "猫", "😀 Grüße"]
+    result = CliRunner(charset=charset).invoke(app, ["similarity", "-m", str(model), *texts, *arguments])
+    assert result.exit_code == 0, result.output
+    shown = result.stdout_bytes.decode(charset)
+    if arguments:
+        assert json.loads(shown)["sentences"] == texts
+        assert ("猫" in shown) == (charset == "utf-8")
+    else:
+        assert ("猫" if charset == "utf-8" else "\\u732b") in shown
+
+
+def test_text_in_another_encoding_is_refused_in_one_line(invoke, model):
+    result = invoke("similarity", "-m", model, "caf\udce9", "tea")
+    assert result.exit_code == 1
+    assert result.stderr == "error: 'caf\\udce9' is not valid UTF-8: convert or rename it.\n"

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from datasets import Dataset
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.evaluation import BaseEvaluator
 from transformers import AutoModel, AutoTokenizer, TrainerCallback
@@ -23,7 +24,14 @@ from distilface_st.errors import InputError
 from distilface_st.models.load import load_model
 from distilface_st.training.config import OLD_NAMES
 from distilface_st.training.history import read_history
-from distilface_st.training.train import TrainingConfig, TrainingInterrupted, hold_out, model_from_config, train
+from distilface_st.training.train import (
+    DistinctBatches,
+    TrainingConfig,
+    TrainingInterrupted,
+    hold_out,
+    model_from_config,
+    train,
+)
 
 from ..conftest import COMMON_WORDS
 
@@ -188,6 +196,55 @@ def test_pairs_train_too(config, tmp_path):
     result = train(model_from_config(config, "cpu"), data, config, tmp_path / "run", device="cpu")
     assert result.run["steps"] == 6
     assert all(module.p == 0 for module in result.model.modules() if isinstance(module, torch.nn.Dropout))
+
+
+def train_on_pairs(config, folder, pairs, **changes):
+    (folder / "pairs.tsv").write_text("\n".join("\t".join(pair) for pair in pairs))
+    data = load_pairs(folder / "pairs.tsv", cache_dir=folder / "cache")
+    config = replace(config, views="pairs", **changes)
+    return train(model_from_config(config, "cpu"), data, config, folder / "run", device="cpu")
+
+
+def test_too_few_different_texts_for_a_batch_are_refused_with_the_largest_that_would_do(config, tmp_path):
+    pairs = [(f"question {i}", f"answer {i % 10}") for i in range(200)]
+    with pytest.raises(InputError, match=r"no more than 10 of its 200 pairs .*--batch-size 10 or less"):
+        train_on_pairs(config, tmp_path, pairs, batch_size=16)
+    assert not (tmp_path / "run").exists()
+    assert train_on_pairs(config, tmp_path, pairs, batch_size=10, max_steps=1).run["steps"] == 1
+    with pytest.raises(InputError, match="give other text"):
+        train_on_pairs(config, tmp_path, [(f"question {i}", "yes") for i in range(200)])
+
+
+def test_epochs_with_few_batches_are_gone_through_again_until_all_steps_are_done(config, tmp_path):
+    # Eight different answers among 160 fill one batch in a pass, of the 20 that the rows seem to promise.
+    pairs = [(f"question {i}", f"answer {max(0, i - 152)}") for i in range(160)]
+    result = train_on_pairs(config, tmp_path, pairs, max_steps=30, eval_steps=30)
+    assert (result.run["steps"], len(result.history)) == (30, 30)
+
+
+def test_batches_hold_no_text_twice_and_differ_from_pass_to_pass_and_epoch_to_epoch():
+    rows = Dataset.from_dict({"a": [f"a{i}" for i in range(60)], "b": [f"b{max(0, i - 50)}" for i in range(60)]})
+    sampler = DistinctBatches(rows, 6, drop_last=True, generator=torch.Generator(), seed=1)
+    batches = list(sampler)
+    assert len(batches) == len(sampler) == 10
+    assert all(len({rows[index]["b"] for index in batch}) == 6 for batch in batches)
+    assert len({tuple(batch) for batch in batches}) == 10
+    assert list(sampler) == batches
+    sampler.set_epoch(1)
+    assert list(sampler) != batches
+
+
+class ShortEpochs(TrainerCallback):
+    """Ends every epoch after a step, as one ends whose batches are fewer than they were said to be."""
+
+    def on_step_end(self, args, state, control, **kwargs):
+        control.should_epoch_stop = True
+
+
+def test_a_run_with_fewer_steps_than_asked_is_an_error(config, text, tmp_path):
+    with pytest.raises(InputError, match="Training ended after 1 of 6 steps"):
+        run(config, text, tmp_path / "run", callbacks=[ShortEpochs()])
+    assert not (tmp_path / "run" / "model").exists()
 
 
 def test_gradient_caching_and_bf16_run_through_the_trainer(config, text, tmp_path):

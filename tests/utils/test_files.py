@@ -211,6 +211,8 @@ def test_json_refuses_what_json_cannot_say(tmp_path):
     path = tmp_path / "result.json"
     write_json(path, {"score": 1.5, "name": "é"})
     assert json.loads(path.read_text(encoding="utf-8")) == {"score": 1.5, "name": "é"}
+    write_json(path, {"score": 1.5, "file": "caf\udce9"})
+    assert read_json(path)["file"] == "caf\udce9"
     with pytest.raises(ValueError, match="not JSON compliant"):
         write_json(path, {"score": float("nan")})
     assert json.loads(path.read_text(encoding="utf-8"))["score"] == 1.5
