@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import regex  # type: ignore[import-untyped]
+import regex
 
 from ..errors import InputError
 from ..utils.extras import require
