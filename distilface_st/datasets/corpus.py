@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections import Counter
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -15,7 +17,6 @@ from .segmentation import split_sentences
 from .sources import Source, file_kind, find_source
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import Iterable, Iterator, Sequence
 
 TEXT_FIELDS = ("text", "body", "content", "description", "sentence", "abstract", "answer", "document")
@@ -100,6 +101,19 @@ def read_corpus(source: str | os.PathLike[str], columns: Sequence[str] = (), lim
     return corpus_of(documents, found.name, limit, skipped)
 
 
+def as_corpus(
+    texts: str | os.PathLike[str] | Sequence[str | tuple[str, str]] | Corpus,
+    columns: Sequence[str] = (),
+    limit: int | None = None,
+) -> Corpus:
+    """A corpus from whatever holds text: a path, see :func:`read_corpus`; texts or (title, text); or a corpus."""
+    if isinstance(texts, Corpus):
+        return texts
+    return (
+        read_corpus(texts, columns, limit) if isinstance(texts, (str, os.PathLike)) else corpus_of(texts, limit=limit)
+    )
+
+
 def corpus_of(
     documents: Iterable[TextDocument | tuple[str, str] | str],
     source: str = "texts",
@@ -109,9 +123,7 @@ def corpus_of(
     """Documents in memory as a corpus: texts, or (title, text); a line break ends a paragraph."""
     kept: dict[str, TextDocument] = {}
     duplicates = blank = 0
-    for number, given in enumerate(documents):
-        if limit is not None and number >= limit:
-            break
+    for given in islice(documents, limit):
         if isinstance(given, str):
             title, paragraphs = "", tuple(given.splitlines())
         else:
