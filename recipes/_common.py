@@ -2,23 +2,35 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
+import io
 import json
 import os
 import sys
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
+from ..datasets.readers import is_unicode
 from ..errors import InputError, MissingExtraError
+from ..utils.files import atomic_file, check_output_file, write_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from rich.console import Console
     from rich.progress import Progress
+
+
+def can_be_written(file: Any) -> Any:
+    """What a file to write was given as; one that cannot be written is refused before any work."""
+    if file is not None and str(file) != "-":
+        check_output_file(file)
+    return file
+
 
 Device = Annotated[
     str | None, typer.Option("--device", help="Where to run: cpu, cuda, cuda:1, mps. Default: the best there is.")
@@ -37,7 +49,13 @@ Threads = Annotated[
     int | None, typer.Option("--threads", min=1, help="For an exported model: processor threads. Default: all cores.")
 ]
 JsonFile = Annotated[
-    str | None, typer.Option("--json", metavar="FILE", help="Write the result as JSON to FILE, or to stdout for '-'.")
+    str | None,
+    typer.Option(
+        "--json",
+        metavar="FILE",
+        help="Write the result as JSON to FILE, or to stdout for '-'.",
+        callback=can_be_written,
+    ),
 ]
 StsDir = Annotated[
     Path | None,
@@ -79,6 +97,14 @@ def parse_modes(text: str | None) -> str | tuple[str, ...] | None:
     return tuple(text.split(",")) if text and "," in text else text
 
 
+def valid_text(given: Any) -> Any:
+    """Refuse a text, or a name of what is to be written, in another encoding than the terminal's."""
+    for text in map(str, given if isinstance(given, list) else [given] if given else ()):
+        if not is_unicode(text):
+            raise InputError(f"{text!r} is not valid {sys.getfilesystemencoding().upper()}: convert or rename it.")
+    return given
+
+
 def console() -> Console:
     """The console for tables and progress: stderr, so that stdout holds nothing but results that were asked for.
 
@@ -109,11 +135,10 @@ def write_result(result: dict[str, Any], json_file: str | None) -> None:
     if json_file is None:
         return
     if json_file == "-":
-        json.dump(result, sys.stdout, indent=2, ensure_ascii=False, allow_nan=False)
-        sys.stdout.write("\n")
+        # JSON is UTF-8 everywhere; where a terminal or a pipe is not, its escapes say the same in ASCII.
+        is_utf8 = codecs.lookup(sys.stdout.encoding or "ascii").name == "utf-8"
+        sys.stdout.write(json.dumps(result, indent=2, ensure_ascii=not is_utf8, allow_nan=False) + "\n")
         return
-    from ..utils.files import write_json
-
     write_json(json_file, result)
 
 
@@ -121,8 +146,6 @@ def write_csv(rows: list[dict[str, Any]], csv_file: Path | None) -> None:
     """Write ``rows``, all of the same keys, where ``--csv`` says: nowhere or, atomically, to a file."""
     if csv_file is None:
         return
-    from ..utils.files import atomic_file
-
     with atomic_file(csv_file) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
         writer.writeheader()
@@ -131,16 +154,29 @@ def write_csv(rows: list[dict[str, Any]], csv_file: Path | None) -> None:
 
 @contextmanager
 def user_errors() -> Iterator[None]:
-    """Turn a user's mistake into one line on stderr and exit status 1; a bug keeps its traceback."""
+    """Turn a user's mistake into one line on stderr and exit status 1; a bug keeps its traceback.
+
+    Characters that stdout or stderr cannot show are written as escapes, rather than end a command half-way.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         yield
         sys.stdout.flush()  # so that a closed pipe shows here, and not as Python ends
     except BrokenPipeError:  # whoever read stdout, `head` say, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise typer.Exit(_BROKEN_PIPE) from None
+    except UnicodeEncodeError as error:
+        if is_unicode(error.object):
+            raise
+        _fail(f"{error.object[:80]!r} is not valid {sys.getfilesystemencoding().upper()}: convert or rename it.", error)
     except (InputError, MissingExtraError, OSError) as error:
-        message = " ".join(str(error).split())
-        typer.secho(f"error: {message}", err=True, fg=typer.colors.RED)
-        raise typer.Exit(1) from error
+        _fail(str(error), error)
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
+
+
+def _fail(message: str, error: Exception) -> NoReturn:
+    typer.secho(f"error: {' '.join(message.split())}", err=True, fg=typer.colors.RED)
+    raise typer.Exit(1) from error

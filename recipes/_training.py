@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..errors import InputError
-from ._common import console, write_result
+from ._common import console, valid_text, write_result
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from ..training.trainer import TrainingResult
 
 SOURCE_HELP = "Text: .txt, .jsonl, .csv, .tsv (each also .gz), .parquet, a folder of those, or a Hub dataset."
-RunFolder = Annotated[Path, typer.Option("--output", help="Folder of the run: model, history, run.json.")]
+RunFolder = Annotated[
+    Path, typer.Option("--output", help="Folder of the run: model, history, run.json.", callback=valid_text)
+]
 data_option, run_option = (partial(typer.Option, rich_help_panel=panel) for panel in ("Data", "Run"))
 Columns = Annotated[list[str] | None, data_option(help="Column or field with the text; twice for pairs.")]
 Limit = Annotated[int | None, data_option(min=1, help="Read this many records at most.")]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..pretrained import DEFAULT_MODEL
-from ._common import JsonFile, StsDir, console, write_csv, write_result
+from ._common import JsonFile, StsDir, can_be_written, console, write_csv, write_result
 from .evaluate import Tasks, load_tasks
 
 if TYPE_CHECKING:
@@ -64,7 +64,8 @@ def benchmark(
     threads: Annotated[int | None, typer.Option(help="Processor threads. Default: each runtime's own choice.")] = None,
     json_file: JsonFile = None,
     csv_file: Annotated[
-        Path | None, typer.Option("--csv", metavar="FILE", help="Write every timing as CSV to FILE.")
+        Path | None,
+        typer.Option("--csv", metavar="FILE", help="Write every timing as CSV to FILE.", callback=can_be_written),
     ] = None,
     plot: Annotated[
         Path | None,

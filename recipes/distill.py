@@ -86,10 +86,12 @@ def distill(
     from ..distillation.teachers import open_teacher, teacher_pairs
     from ..distillation.training import distill as run_distillation
     from ..evaluation.sts import STSEvaluator
+    from ..training.run_record import check_run_folder
     from ..training.train import hold_out
     from ._progress import quiet_libraries, teacher_progress
 
     quiet_libraries()
+    check_run_folder(output, resume)
     config = DistillationConfig(**given)
     weights = config.teacher_weights
     kept_layers, tokens = _layers(layers), _tokens(vocabulary)

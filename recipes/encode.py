@@ -14,6 +14,7 @@ from ._common import (
     ModelOption,
     Runtime,
     Threads,
+    can_be_written,
     console,
     open_model,
     progress_bar,
@@ -23,7 +24,12 @@ from ._common import (
 
 def encode(
     source: Annotated[str, typer.Argument(metavar="INPUT", help="Text, as for `distilface train`.")],
-    output: Annotated[Path, typer.Argument(metavar="OUTPUT", help=".npy (embeddings), .parquet or .jsonl (text too).")],
+    output: Annotated[
+        Path,
+        typer.Argument(
+            metavar="OUTPUT", help=".npy (embeddings), .parquet or .jsonl (text too).", callback=can_be_written
+        ),
+    ],
     model: ModelOption = DEFAULT_MODEL,
     column: Annotated[str | None, typer.Option(help="Column or field with the text.")] = None,
     normalize: Annotated[bool, typer.Option("--normalize", help="Scale embeddings to length 1.")] = False,

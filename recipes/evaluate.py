@@ -16,6 +16,7 @@ from ._common import (
     Runtime,
     StsDir,
     Threads,
+    can_be_written,
     console,
     write_csv,
     write_result,
@@ -25,7 +26,9 @@ if TYPE_CHECKING:
     from ..datasets.sts import STSTask
     from ..evaluation.sts import STSReport
 
-CsvFile = Annotated[Path | None, typer.Option("--csv", metavar="FILE", help="Write the scores as CSV to FILE.")]
+CsvFile = Annotated[
+    Path | None, typer.Option("--csv", metavar="FILE", help="Write the scores as CSV to FILE.", callback=can_be_written)
+]
 Tasks = Annotated[
     str | None,
     typer.Option("--tasks", help="STS sets, with commas: STS12 to STS16, STS-B, SICK-R. Default: all but SICK-R."),

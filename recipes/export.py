@@ -8,14 +8,22 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..errors import InputError
 from ..pretrained import DEFAULT_MODEL
-from ._common import JsonFile, ModelArgument, StsDir, console, write_result
+from ._common import JsonFile, ModelArgument, StsDir, console, valid_text, write_result
 
 if TYPE_CHECKING:
     from ..inference.manifest import Manifest
 
-Output = Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Folder to write; replaced as a whole.")]
+Output = Annotated[
+    Path,
+    typer.Option(
+        "--output",
+        "-o",
+        metavar="DIR",
+        help="Folder to write: a new one, or an export to replace.",
+        callback=valid_text,
+    ),
+]
 FORMATS_HELP = "onnx or openvino, or both with a comma: the faster one is picked where it runs."
 ACTIVATIONS_HELP = "For int8: dynamic (scales found while it runs) or static (found on text)."
 CALIBRATION_HELP = "For int8: text like yours, as for `distilface train`. Default: Python's docs."
@@ -41,10 +49,11 @@ def export(
     from ..datasets.sentences import load_sentences
     from ..datasets.sts import load_scored_pairs, load_sts
     from ..export.export_model import export_model
+    from ..export.folder import EXPORT_FOLDER
+    from ..utils.files import check_output
     from ._progress import quiet_libraries
 
-    if output.exists() and not output.is_dir():
-        raise InputError(f"{output} is a file; an export is a folder.")
+    check_output(output, EXPORT_FOLDER)
     quiet_libraries()
     sentences = None if calibration is None else list(load_sentences(calibration, limit=10_000).dataset["sentence"][:])
     pairs = load_scored_pairs(eval_file) if eval_file is not None else None

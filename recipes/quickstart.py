@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ._common import Device, JsonFile, console, write_result
+from ._common import Device, JsonFile, console, valid_text, write_result
 
 _ROWS = (
     ("mrr@10", "MRR@10", "higher is better"),
@@ -21,9 +21,9 @@ _ROWS = (
 
 
 def quickstart(
-    output: Annotated[Path, typer.Option("--output", help="Folder for the model and quickstart.json.")] = Path(
-        "quickstart"
-    ),
+    output: Annotated[
+        Path, typer.Option("--output", help="Folder for the model and quickstart.json.", callback=valid_text)
+    ] = Path("quickstart"),
     max_steps: Annotated[
         int | None, typer.Option("--max-steps", "--steps", min=1, help="Training steps. Default: 80.")
     ] = None,

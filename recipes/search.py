@@ -9,10 +9,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ..datasets.readers import TEXT_COLUMNS, Columns, decoded_lines, line_blocks, read_blocks
+from ..datasets.sources import file_kind, find_source
 from ..errors import InputError
-from ._common import MODEL_HELP, Device, JsonFile, Runtime, Threads, console, write_result
+from ._common import MODEL_HELP, Device, JsonFile, Runtime, Threads, console, valid_text, write_result
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from ..datasets.readers import Block
     from ..search import Hit
 
 _SHOWN_METADATA = 4
@@ -22,16 +27,27 @@ _AT_ONCE = 256
 def search(
     folder: Annotated[Path, typer.Argument(metavar="INDEX", help="Folder of the index.")],
     query: Annotated[
-        str | None, typer.Argument(metavar="[QUERY]", help="What to look for. Without it, queries are asked for.")
+        str | None,
+        typer.Argument(
+            metavar="[QUERY]", help="What to look for. Without it, queries are asked for.", callback=valid_text
+        ),
     ] = None,
     k: Annotated[int, typer.Option("-k", min=1, help="Most documents a query.")] = 10,
     conditions: Annotated[
         list[str] | None,
-        typer.Option("--filter", help="A condition on metadata: lang=en, year>=2000, tag=a,b; several must all hold."),
+        typer.Option(
+            "--filter",
+            help="A condition on metadata: lang=en, year>=2000, tag=a,b; several must all hold.",
+            callback=valid_text,
+        ),
     ] = None,
     hybrid: Annotated[bool, typer.Option("--hybrid", help="Fuse with the ranking by words (BM25).")] = False,
     queries: Annotated[
-        Path | None, typer.Option(help="A file with a query a line; - for standard input.", allow_dash=True)
+        Path | None,
+        typer.Option(
+            help="A file of queries: .txt (one a line), .jsonl, .csv, .tsv, .parquet; - for standard input.",
+            allow_dash=True,
+        ),
     ] = None,
     model: Annotated[
         str | None, typer.Option("--model", "-m", help=f"The index's model, from another place. {MODEL_HELP}")
@@ -73,7 +89,7 @@ def search(
                     except InputError as error:
                         typer.secho(f"error: {error}", fg=typer.colors.RED)
             return
-        given = [query] if query is not None else _lines(queries)
+        given = [query] if query is not None else read_queries(queries)
         results = [result for part in chunked(given, _AT_ONCE) for result in zip(part, find(part), strict=True)]
     if sys.stdout.isatty() and json_file is None:
         for text, hits in results:
@@ -103,13 +119,16 @@ def _show(query: str, hits: list[Hit]) -> None:
     Console().print(table if hits else Text(f"{query}: nothing found"))
 
 
-def _lines(path: Path | None) -> list[str]:
-    """The lines of a file, or of standard input where there is none or it is ``-``."""
-    try:
-        text = sys.stdin.read() if str(path or "-") == "-" else Path(str(path)).read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path} is not UTF-8: {error}") from error
-    found = [line for line in text.splitlines() if line.strip()]
+def read_queries(path: Path | None) -> list[str]:
+    """The queries of a file, or of standard input where there is none or it is ``-``, which has one a line."""
+    blocks: Iterator[Block]
+    if path is None or str(path) == "-":
+        blocks = ([lines] for _, lines in decoded_lines(sys.stdin.buffer, "standard input"))
+    elif file_kind(path) is None and path.is_file():  # a name without an ending, say
+        blocks = ([lines] for _, lines in line_blocks(path))
+    else:
+        blocks = read_blocks(find_source(path), Columns((("query",), *TEXT_COLUMNS)))
+    found = [query for (queries,) in blocks for query in queries if query.strip()]
     if not found:
         raise InputError("No query was given.")
     return found

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from ..errors import InputError
-from ._common import MODEL_HELP, Device, Runtime, Threads
+from ._common import MODEL_HELP, Device, Runtime, Threads, valid_text
 
 _KEY_VARIABLE = "DISTILFACE_API_KEY"
 
@@ -26,6 +26,7 @@ def serve(
         list[str] | None,
         typer.Option(
             envvar=_KEY_VARIABLE,
+            callback=valid_text,
             help="Key that clients must send; repeat it for several (in the variable: separated by spaces, and "
             "unseen by other users of this machine).",
         ),
@@ -42,6 +43,9 @@ def serve(
     queue_texts: Annotated[int, typer.Option(min=1, help="Most texts waiting; beyond them, 429.")] = 4096,
     queue_tokens: Annotated[int, typer.Option(min=1, help="Most tokens waiting; beyond them, 429.")] = 262_144,
     timeout: Annotated[float, typer.Option(min=0.001, help="Seconds that a request may take.")] = 60.0,
+    keep_alive: Annotated[
+        float, typer.Option(min=0, help="Seconds after which an idle connection is closed; longer than a proxy's.")
+    ] = 5.0,
     log_text: Annotated[bool, typer.Option("--log-text", help="Write clients' texts into the log.")] = False,
     device: Device = None,
     runtime: Runtime = None,
@@ -66,6 +70,7 @@ def serve(
             queue_texts=queue_texts,
             queue_tokens=queue_tokens,
             request_timeout=timeout,
+            keep_alive=keep_alive,
             log_text=log_text,
         ),
         device=device,

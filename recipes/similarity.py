@@ -8,11 +8,11 @@ import typer
 
 from ..errors import InputError
 from ..pretrained import DEFAULT_MODEL
-from ._common import Device, JsonFile, ModelOption, Runtime, Threads, open_model, write_result
+from ._common import Device, JsonFile, ModelOption, Runtime, Threads, open_model, valid_text, write_result
 
 
 def similarity(
-    sentences: Annotated[list[str], typer.Argument(help="Two sentences or more.")],
+    sentences: Annotated[list[str], typer.Argument(help="Two sentences or more.", callback=valid_text)],
     model: ModelOption = DEFAULT_MODEL,
     device: Device = None,
     runtime: Runtime = None,
@@ -22,8 +22,10 @@ def similarity(
     """Print the similarity of each two sentences, by the model's own similarity function."""
     if len(sentences) < 2:
         raise InputError("Give two sentences or more.")
+    from ..models.encoders import embeddings_of
+
     opened = open_model(model, device, runtime, threads)
-    embeddings = opened.encode(sentences, show_progress_bar=False)
+    embeddings = embeddings_of(opened, sentences, show_progress_bar=False)
     scores = opened.similarity(embeddings, embeddings).tolist()
     if json_file != "-":
         _show(sentences, scores)

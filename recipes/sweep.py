@@ -11,7 +11,7 @@ import typer
 
 from ..errors import InputError
 from ..training.config import TrainingConfig
-from ._common import MODEL_HELP, Device, StsDir, console
+from ._common import MODEL_HELP, Device, StsDir, console, valid_text
 from ._options import config_options
 from ._training import SOURCE_HELP, Columns, EvalFile, Limit, training_data, training_evaluator
 
@@ -29,7 +29,9 @@ _runner = partial(typer.Option, rich_help_panel="Runner")
 @config_options(TrainingConfig, only=("eval_steps", "views"))
 def sweep(
     source: Annotated[str, typer.Argument(metavar="SENTENCES", help=SOURCE_HELP)],
-    output: Annotated[Path, typer.Option(help="Folder of the sweep; the same command goes on with it.")],
+    output: Annotated[
+        Path, typer.Option(help="Folder of the sweep; the same command goes on with it.", callback=valid_text)
+    ],
     base: Annotated[str, typer.Option(help=f"Encoder to start from. {MODEL_HELP}")],
     given: dict[str, Any],
     *,
@@ -69,7 +71,9 @@ def sweep(
     Finished trials are kept: the same command goes on with a sweep that was stopped, and started twice, both share it.
     """
     from ..sweep import run_sweep, run_sweep_on_ray, write_report
+    from ..sweep.store import SWEEP_FOLDER
     from ..training.trainer import TrainingInterrupted
+    from ..utils.files import check_output
     from ._progress import quiet_libraries
     from ._sweep_view import SweepView, configurations_table
 
@@ -81,6 +85,7 @@ def sweep(
         raise InputError("Give --space FILE or --preset paper: one of them.")
     if preset not in (None, "paper"):
         raise InputError(f"There is no preset {preset!r}: there is paper.")
+    check_output(output, SWEEP_FOLDER)
     quiet_libraries()
     train_arguments = [source, *(part for name in column or [] for part in ("--column", name))]
     for name, value in (("--limit", limit), ("--sts-dir", sts_dir), ("--eval-file", eval_file)):
@@ -114,8 +119,7 @@ def sweep(
         raise typer.Exit(130) from None
     page = write_report(output)
     if not configurations:
-        out.print(f"No trial gave a score: {output / 'trials.csv'} says why.", style="yellow")
-        return
+        raise InputError(f"No trial gave a score: {output / 'trials.csv'} says why.")
     out.print(configurations_table(configurations[:10], plan.score_name))
     out.print(f"report: {page}   trials: {output / 'trials.csv'}   best model: {output / 'best'}")
 

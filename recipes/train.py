@@ -92,16 +92,15 @@ def train(
     checkpoint is chosen on STS-B dev (--sts-dir), on your own scored pairs (--eval-file), or by alignment and
     uniformity on held-out text.
     """
+    from ..training.run_record import check_run_folder
     from ._progress import quiet_libraries
 
     quiet_libraries()
+    check_run_folder(output, resume)
     if preset is None and "views" not in given:
         own = {field.name for field in fields(AdaptationConfig)}
-        other = [
-            *sorted(given.keys() - own),
-            *(["eval_file"] if eval_file else []),
-            *(["all_sets"] if all_sets else []),
-        ]
+        asked = {**given, "eval_file": eval_file, "all_sets": all_sets}
+        other = sorted(name for name, value in asked.items() if value and name not in own)
         if other:
             names = ", ".join(f"--{name.replace('_', '-')}" for name in other)
             raise InputError(f"{names}: for a contrastive run alone; say which one with --views or --preset.")

@@ -97,6 +97,79 @@ def tiny_model(tiny_encoder: Path):
     return model
 
 
+def _saved(network, tokenizer, folder: Path):
+    network.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session", params=["static", "endless", "roberta", "dense", "exported"])
+def odd_model(request, tmp_path_factory: pytest.TempPathFactory):
+    """SentenceTransformers that are no encoder and pooling, or say another longest input than they have."""
+    import torch
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import (
+        Dense,
+        Normalize,
+        Pooling,
+        StaticEmbedding,
+        Transformer,
+    )
+    from transformers import RobertaConfig, RobertaModel, T5Config, T5EncoderModel
+
+    if request.param == "exported":
+        from distilface_st import load_model
+
+        return load_model(request.getfixturevalue("exported"), runtime="onnxruntime")
+    folder = tmp_path_factory.mktemp(request.param)
+    tokenizer, size = _tokenizer(folder)
+    torch.manual_seed(0)
+    if request.param == "static":
+        modules = [StaticEmbedding(tokenizer.backend_tokenizer, embedding_dim=32)]
+    elif request.param == "dense":
+        encoder = Transformer(str(make_encoder(folder, num_hidden_layers=1)))
+        modules = [encoder, Pooling(32, "cls"), Dense(32, 16), Normalize()]
+    else:
+        tokenizer.model_max_length = 10**30  # what transformers says where nothing is stated
+        if request.param == "endless":
+            network = T5EncoderModel(T5Config(vocab_size=size, d_model=32, d_kv=8, d_ff=64, num_layers=1, num_heads=4))
+        else:  # 66 rows of positions, the first two not used
+            sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4, "intermediate_size": 64}
+            network = RobertaModel(RobertaConfig(**sizes, vocab_size=size, max_position_embeddings=66, pad_token_id=1))
+        modules = [Transformer(str(_saved(network, tokenizer, folder))), Pooling(32, "mean")]
+    return SentenceTransformer(modules=modules, device="cpu")
+
+
+@pytest.fixture(scope="session", params=["no padding", "images"])
+def unfit_model(request, tmp_path_factory: pytest.TempPathFactory):
+    """SentenceTransformers that embed no batches of text, with what is said of them."""
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
+    from transformers import (
+        CLIPConfig,
+        CLIPImageProcessor,
+        CLIPModel,
+        CLIPProcessor,
+        GPT2Config,
+        GPT2Model,
+        PreTrainedTokenizerFast,
+    )
+
+    folder = tmp_path_factory.mktemp("unfit")
+    tokenizer, size = _tokenizer(folder)
+    if request.param == "images":
+        sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4, "intermediate_size": 64}
+        text, images = {"vocab_size": size, **sizes}, {"image_size": 32, "patch_size": 16, **sizes}
+        network = CLIPModel(CLIPConfig(text_config=text, vision_config=images, projection_dim=16))
+        processor = CLIPProcessor(CLIPImageProcessor(crop_size=32), tokenizer)
+        modules = [Transformer(str(_saved(network, processor, folder)))]
+        return SentenceTransformer(modules=modules, device="cpu"), "reads image, too"
+    bare = PreTrainedTokenizerFast(tokenizer_object=tokenizer.backend_tokenizer, eos_token="[SEP]")
+    network = GPT2Model(GPT2Config(vocab_size=size, n_positions=64, n_embd=32, n_layer=2, n_head=4))
+    modules = [Transformer(str(_saved(network, bare, folder))), Pooling(32, "mean")]
+    return SentenceTransformer(modules=modules, device="cpu"), "no padding token"
+
+
 @pytest.fixture(scope="session")
 def tiny_student(tmp_path_factory: pytest.TempPathFactory):
     """A random ELECTRA with a table narrower than its layers, a mean over tokens, a projection and prompts."""

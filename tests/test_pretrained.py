@@ -76,7 +76,7 @@ def _forget():
 
 
 def test_the_bundled_encoder_is_a_sentence_transformers_folder(minilm):
-    assert pretrained.bundled_encoder() == minilm
+    assert pretrained.bundled_encoder() == str(minilm)  # as SentenceTransformer takes it
     assert (minilm / "modules.json").is_file()
 
 

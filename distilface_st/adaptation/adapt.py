@@ -32,7 +32,7 @@ from ..losses import GuidedLoss
 from ..models.build import build_model
 from ..models.save import save_model
 from ..pretrained import BUNDLED
-from ..training.run_record import TrainingRun, is_first_process
+from ..training.run_record import TrainingRun, check_run_folder, is_first_process
 from ..training.trainer import fit
 from ..utils.files import atomic_file, read_json, write_json
 from ..utils.provenance import text_fingerprint
@@ -157,8 +157,7 @@ def adapt(
     """
     clock = _Clock(time.monotonic())
     output = Path(output)
-    if (output / "run.json").is_file() and not resume:
-        raise InputError(f"{output} holds a run already: go on with --resume, or choose another --output.")
+    check_run_folder(output, resume)
     config = config or AdaptationConfig()
     config = config if model is None else replace(config, encoder=os.fspath(model))
     corpus = as_corpus(texts, columns, limit)

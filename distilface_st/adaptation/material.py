@@ -12,7 +12,7 @@ import numpy as np
 from xxhash import xxh3_64_intdigest
 
 from ..datasets.corpus import Corpus, passages
-from ..datasets.segmentation import split_sentences
+from ..datasets.segmentation import count_words, cut_points, joined, split_sentences
 from ..errors import InputError
 
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ def prepare(corpus: Corpus, seed: int, kinds: Iterable[str] = tuple(_KINDS)) -> 
 
 
 def _story(corpus: Corpus, units: Sequence[tuple[str, list[str]]]) -> str:
-    words = [sum(len(passage.split()) for passage in found) for _, found in units] or [0]
+    words = [sum(map(count_words, found)) for _, found in units] or [0]
     sentences = [sum(len(split_sentences(passage)) for passage in found[:2]) for _, found in units[:200]] or [0]
     kind = "sentences" if median(sentences) <= 1 and not corpus.titled else "documents"
     titles = (
@@ -134,10 +134,6 @@ def _story(corpus: Corpus, units: Sequence[tuple[str, list[str]]]) -> str:
         dropped.append(f"{sum(corpus.skipped.values()):,} files that are no text ({kinds})")
     left_out = f"; left out: {', '.join(dropped)}" if dropped else ""
     return f"{corpus.source}: {len(units):,} {kind}{titles}, of {median(words):.0f} words in the middle{left_out}"
-
-
-def _is_long_enough(text: str) -> bool:
-    return len(text.split()) >= _SHORTEST or len(text) >= 12
 
 
 def _known_item(title: str, found: list[str], has_titles: bool, rng: np.random.Generator) -> tuple[str, str] | None:
@@ -166,24 +162,18 @@ def _positives(title: str, found: list[str], rng: np.random.Generator) -> Iterat
 def _cloze(passage: str, rng: np.random.Generator) -> tuple[str, str] | None:
     """A sentence taken out of a passage, and what is left (inverse cloze, Lee et al., 2019)."""
     sentences = split_sentences(passage)
-    fit = [index for index, sentence in enumerate(sentences) if _is_long_enough(sentence)]
+    fit = [index for index, sentence in enumerate(sentences) if count_words(sentence) >= _SHORTEST]
     if len(sentences) < 2 or not fit:
         return None
     taken = fit[int(rng.integers(len(fit)))]
-    return sentences[taken], " ".join(sentences[:taken] + sentences[taken + 1 :])
+    return sentences[taken], joined(sentences[:taken] + sentences[taken + 1 :])
 
 
 def _words(sentence: str, rng: np.random.Generator) -> tuple[str, str] | None:
     """Half of a sentence's words in their order, and the whole; None of a short one."""
-    words = sentence.split()
-    joint = " "
-    if len(words) < 2 * _SHORTEST:
-        words, joint = list(sentence), ""  # a language without spaces, or too short
-        if len(words) < 12:
-            return None
-    kept = rng.random(len(words)) < 0.5
-    query = joint.join(word for word, keep in zip(words, kept, strict=True) if keep)
-    return (query, sentence) if _is_long_enough(query) else None
+    words, joint = cut_points(sentence)
+    kept = [word for word in words if rng.random() < 0.5]
+    return (joint.join(kept), sentence) if len(words) >= 2 * _SHORTEST and len(kept) >= _SHORTEST else None
 
 
 def _grams(text: str) -> set[int]:

@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import InputError
 from .pairs import PAIR_COLUMNS
-from .readers import listed, numbered_lines, read_records
-from .segmentation import split_sentences
+from .readers import TEXT_COLUMNS, listed, numbered_lines, read_records
+from .segmentation import cut_points, joined, split_sentences
 from .sources import Source, file_kind, find_source
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-TEXT_FIELDS = ("text", "body", "content", "description", "sentence", "abstract", "answer", "document")
+TEXT_FIELDS = (*(name for (name,) in TEXT_COLUMNS), "description", "abstract", "answer", "document")
 TITLE_FIELDS = ("title", "heading", "headline", "subject", "summary", "name", "question", "query")
 PASSAGE_CHARACTERS = 600
 """About 130 tokens of English: what is trained on and searched for is no longer."""
@@ -146,22 +146,31 @@ def passages(document: TextDocument) -> list[str]:
     for paragraph in document.paragraphs:
         whole = len(paragraph) <= PASSAGE_CHARACTERS
         for sentence in [paragraph] if whole else split_sentences(paragraph):
-            for piece in _cut(sentence):
-                if begun and len(begun) + 1 + len(piece) > PASSAGE_CHARACTERS:
+            for piece in _pieces(sentence):
+                longer = joined([begun, piece]) if begun else piece
+                if len(longer) > PASSAGE_CHARACTERS:
                     found.append(begun)
-                    begun = ""
-                begun = f"{begun} {piece}" if begun else piece
+                    longer = piece
+                begun = longer
     return [*found, begun] if begun else found
 
 
-def _cut(sentence: str) -> Iterator[str]:
-    """A sentence that is too long in pieces: at its last space where there is one in the piece's second half."""
-    while len(sentence) > PASSAGE_CHARACTERS:
-        space = sentence.rfind(" ", PASSAGE_CHARACTERS // 2, PASSAGE_CHARACTERS)
-        end = space if space > 0 else PASSAGE_CHARACTERS
-        yield sentence[:end]
-        sentence = sentence[end:].lstrip()
-    yield sentence
+def _pieces(sentence: str) -> Iterator[str]:
+    """The sentence, or where it is too long for a passage in pieces of whole words."""
+    if len(sentence) <= PASSAGE_CHARACTERS:
+        yield sentence
+        return
+    parts, joint = cut_points(sentence)
+    begun = ""
+    for part in parts:
+        if begun and len(begun) + len(joint) + len(part) > PASSAGE_CHARACTERS:
+            yield begun
+            begun = ""
+        if len(part) > PASSAGE_CHARACTERS:  # one word
+            *whole, part = _pieces(part) if len(parts) > 1 else [part]  # noqa: PLW2901
+            yield from whole
+        begun = f"{begun}{joint}{part}" if begun else part
+    yield begun
 
 
 def _kind(path: Path) -> str | None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import InputError
 from .readers import TEXT_COLUMNS, Block, Columns
-from .segmentation import split_sentences
+from .segmentation import count_words, split_sentences
 from .text_data import Cleaned, Recipe, TextData, load_text
 
 if TYPE_CHECKING:
@@ -41,7 +41,8 @@ def load_neighbours(
     Neighbouring sentences as positives need no labels and no second view of one sentence (Giorgi et al. 2021, DeCLUTR;
     Izacard et al. 2022, Contriever, whose pairs are spans of one document). A line break inside a field ends a
     paragraph, and no pair crosses one; a line of a .txt file is a paragraph of its own. Sentences are found by
-    :func:`~distilface_st.datasets.segmentation.split_sentences`. One of fewer than three words is paired with nothing.
+    :func:`~distilface_st.datasets.segmentation.split_sentences`. One of fewer than three words (in scripts
+    without spaces: six letters) is paired with nothing.
 
     Args:
         source: As for :func:`~distilface_st.datasets.sentences.load_sentences`, a document a line or record.
@@ -70,7 +71,7 @@ def neighbouring_sentences(document: str) -> Iterator[tuple[str, str]]:
     """
     for paragraph in document.split("\n"):
         for first, second in pairwise(split_sentences(paragraph)):
-            if len(first.split()) >= 3 and len(second.split()) >= 3:
+            if count_words(first) >= 3 and count_words(second) >= 3:
                 yield first, second
 
 

@@ -7,7 +7,9 @@ import csv
 import gzip
 import json
 import zlib
+from contextlib import suppress
 from dataclasses import dataclass
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -22,6 +24,12 @@ if TYPE_CHECKING:
 _BLOCK_BYTES = 1 << 21
 _BATCH_ROWS = 4096
 _SHOWN_NAMES = 8
+_SNIFFED_LINES = 64
+_SEPARATORS = ",;\t"
+_LONGEST_CELL = 2**31 - 1
+_STRINGS = ("string", "large_string", "string_view", "binary", "large_binary", "binary_view")
+"""Arrow's types that hold text, or bytes that may be text: Parquet files of other writers often do not say which."""
+
 _JSON_TYPES = {
     bool: "true or false",
     int: "a number",
@@ -35,8 +43,8 @@ _JSON_TYPES = {
 Block = list[list[str]]
 """Consecutive records, as one list of strings for each column."""
 
-TEXT_COLUMNS = (("text",), ("sentence",))
-"""The column read where none is named: ``text``, else ``sentence``, else the only one."""
+TEXT_COLUMNS = (("text",), ("sentence",), ("content",), ("body",))
+"""The column read where none is named: the first of these that is there, else the only one."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +98,22 @@ def listed(names: Iterable[str]) -> str:
     return (shown or "none") + (", ..." if len(names) > _SHOWN_NAMES else "")
 
 
+def is_unicode(text: str) -> bool:
+    r"""Whether a string is text: JSON, and arguments in another encoding than the terminal's, may hold half characters.
+
+    Example:
+        >>> is_unicode("caf\u00e9"), is_unicode("caf\udce9")
+        (True, False)
+    """
+    if text.isascii():
+        return True
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def read_blocks(source: Source, columns: Columns) -> Iterator[Block]:
     """Read the wanted columns of all files of a source in blocks of a few MB; a line of a .txt file is a record.
 
@@ -131,10 +155,10 @@ def read_records(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
             header = [name.strip() for name in next(rows, (1, []))[1]]
             for number, cells in rows:
                 if any(cells):
-                    _check_width(cells, len(header), path, number)
+                    check_width(cells, len(header), path, number)
                     yield f"{path}:{number}", dict(zip(header, cells, strict=True))
         case _:
-            records = (record for batch in _batches(path) for record in batch.to_pylist())
+            records = (record for batch in _batches(path) for record in _with_text(batch).to_pylist())
             for number, record in enumerate(records, 1):
                 yield f"{path}: record {number}", record
 
@@ -142,13 +166,16 @@ def read_records(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 def read_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
     """The rows of a .tsv or .csv file, each with the number of the line where it begins, from 1.
 
-    In .tsv quotes are plain characters; in .csv a quoted cell may hold line breaks.
+    In .tsv quotes are plain characters; in .csv a quoted cell may hold line breaks, and the separator is a comma,
+    a semicolon or a tab, whichever cuts the first rows into as many cells each.
     """
+    lines = (line for _, line in numbered_lines(path))
     if file_kind(path) == ".tsv":
-        for number, line in numbered_lines(path):
-            yield number, line.removesuffix("\r").split("\t")
+        yield from enumerate((line.split("\t") for line in lines), 1)
         return
-    rows = csv.reader((line + "\n" for _, line in numbered_lines(path)), strict=True)
+    csv.field_size_limit(_LONGEST_CELL)
+    head = list(islice(lines, _SNIFFED_LINES))
+    rows = csv.reader((line + "\n" for line in chain(head, lines)), delimiter=_separator(head), strict=True)
     number = 1
     try:
         for cells in rows:
@@ -158,6 +185,24 @@ def read_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
         raise InputError(f"{path}:{number}: cannot be read as CSV ({error})") from error
 
 
+def _separator(head: Sequence[str]) -> str:
+    """The separator of a .csv file that begins with these lines; where none cuts them evenly, that of the first one."""
+
+    def cells(separator: str) -> tuple[int, int]:
+        widths = []
+        try:
+            for row in csv.reader((line + "\n" for line in head), delimiter=separator, strict=True):
+                if any(row):
+                    widths.append(len(row))
+        except csv.Error as error:
+            if "unexpected end" not in str(error):  # a quoted cell may well go on after these lines
+                return 0, 0
+        first = widths[0] if widths else 0
+        return (first if first > 1 and set(widths) == {first} else 0), first
+
+    return max(_SEPARATORS, key=cells)
+
+
 def numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
     """The lines of a file one by one, as :func:`line_blocks` gives them, each with its number from 1."""
     for first, lines in line_blocks(path):
@@ -165,33 +210,38 @@ def numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
 
 
 def line_blocks(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """The lines of a UTF-8 file without their line feeds, in blocks, each with the number of its first line from 1.
+    """The lines of a UTF-8 file without what ends them, in blocks, each with the number of its first line from 1.
 
-    Only LF ends a line, with or without CR: other separators that Unicode knows occur inside sentences.
+    LF or CR LF ends a line, and nothing else: other separators that Unicode knows occur inside sentences.
     """
-    number = 1
-    file: BinaryIO | gzip.GzipFile
     with gzip.open(path, "rb") if path.name.lower().endswith(".gz") else path.open("rb") as file:
-        while True:
-            try:
-                raw = file.read(_BLOCK_BYTES) + file.readline()
-            except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-                broken = f"it breaks off after line {number - 1} or later"
-                raise InputError(f"{path}: not a whole gzip file; {broken} ({error})") from error
-            if not raw:
-                return
-            raw = raw.removeprefix(codecs.BOM_UTF8) if number == 1 else raw
-            try:
-                lines = raw.decode("utf-8").split("\n")
-            except UnicodeDecodeError as error:
-                line = number + raw.count(b"\n", 0, error.start)
-                at = error.start - raw.rfind(b"\n", 0, error.start)
-                found = f"byte 0x{raw[error.start]:02x} at byte {at} of the line"
-                raise InputError(f"{path}:{line}: not UTF-8 ({found}); convert the file to UTF-8 first") from error
-            if not lines[-1]:
-                lines.pop()
-            yield number, lines
-            number += len(lines)
+        yield from decoded_lines(file, str(path))
+
+
+def decoded_lines(file: BinaryIO | gzip.GzipFile, name: str) -> Iterator[tuple[int, list[str]]]:
+    """What :func:`line_blocks` gives, of an open file, standard input say, which messages call by a name."""
+    number = 1
+    while True:
+        try:
+            raw = file.read(_BLOCK_BYTES) + file.readline()
+        except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+            broken = f"it breaks off after line {number - 1} or later"
+            raise InputError(f"{name}: not a whole gzip file; {broken} ({error})") from error
+        if not raw:
+            return
+        raw = raw.removeprefix(codecs.BOM_UTF8) if number == 1 else raw
+        try:
+            text = raw.decode("utf-8")
+        except UnicodeDecodeError as error:
+            line = number + raw.count(b"\n", 0, error.start)
+            at = error.start - raw.rfind(b"\n", 0, error.start)
+            found = f"byte 0x{raw[error.start]:02x} at byte {at} of the line"
+            raise InputError(f"{name}:{line}: not UTF-8 ({found}); convert the file to UTF-8 first") from error
+        lines = text.replace("\r\n", "\n").removesuffix("\r").split("\n")
+        if not lines[-1]:
+            lines.pop()
+        yield number, lines
+        number += len(lines)
 
 
 def _in_blocks(rows: Iterable[Sequence[str]]) -> Iterator[Block]:
@@ -221,11 +271,12 @@ def _cells(path: Path, columns: Columns) -> Iterator[Sequence[str]]:
         if len(cells) != width and not any(map(str.strip, cells)):
             yield [""] * len(indices)
             continue
-        _check_width(cells, width, path, number)
+        check_width(cells, width, path, number)
         yield [cells[index] for index in indices]
 
 
-def _check_width(cells: list[str], width: int, path: Path, number: int) -> None:
+def check_width(cells: Sequence[str], width: int, path: Path, number: int) -> None:
+    """Refuse a row with more or fewer cells than the first one."""
     if len(cells) != width:
         raise InputError(f"{path}:{number}: {len(cells)} cells where the first line has {width}")
 
@@ -266,50 +317,77 @@ def _text(record: dict[str, Any], field: str, path: Path, number: int) -> str:
         return ""
     if not isinstance(value, str):
         raise InputError(f"{path}:{number}: field {field!r} must be a string, found {_JSON_TYPES[type(value)]}")
-    if not value.isascii():
-        try:
-            value.encode()
-        except UnicodeEncodeError:
-            problem = f"field {field!r} holds half a surrogate pair, which is not text"
-            raise InputError(f"{path}:{number}: {problem}") from None
+    if not is_unicode(value):
+        raise InputError(f"{path}:{number}: field {field!r} holds half a surrogate pair, which is not text")
     return value
 
 
 def _batches(path: Path, columns: Columns | None = None) -> Iterator[Any]:
-    """The record batches of a .parquet or .arrow file; with ``columns``, of these alone."""
+    """The record batches of a .parquet or .arrow file; with ``columns``, of these alone, as strings."""
     import pyarrow as pa
     from pyarrow import parquet
 
     is_parquet = file_kind(path) == ".parquet"
     try:
-        if is_parquet:
-            with parquet.ParquetFile(path) as file:
+        with path.open("rb") as opened:
+            if is_parquet:
+                file = parquet.ParquetFile(opened)
                 names = _text_columns(file.schema_arrow, columns, path)
                 for batch in file.iter_batches(_BATCH_ROWS, columns=names):
-                    batch.validate(full=True)  # neither format promises that its strings are UTF-8
-                    yield batch.select(names) if names else batch
-            return
-        with pa.memory_map(str(path)) as file, pa.ipc.open_stream(file) as batches:
+                    yield _checked(batch, names)
+                return
+            batches = pa.ipc.open_stream(opened)
             names = _text_columns(batches.schema, columns, path)
             for whole in batches:
                 for start in range(0, whole.num_rows, _BATCH_ROWS):
-                    batch = (whole.select(names) if names else whole).slice(start, _BATCH_ROWS)
-                    batch.validate(full=True)
-                    yield batch
+                    yield _checked(whole.slice(start, _BATCH_ROWS), names)
     except (pa.ArrowException, OSError) as error:
         what = "Parquet file" if is_parquet else "Arrow stream"
         raise InputError(f"{path}: not a readable {what} ({error})") from error
 
 
-def _text_columns(schema: Any, columns: Columns | None, path: Path) -> list[str] | None:
+def _checked(batch: Any, names: list[str] | None) -> Any:
+    """The named columns of a batch, as strings; all of them where none are named. Neither format promises UTF-8."""
     import pyarrow as pa
 
+    if names is None:
+        batch.validate(full=True)
+        return batch
+    return pa.RecordBatch.from_arrays([_as_text(batch.column(name)) for name in names], names)
+
+
+def _as_text(column: Any) -> Any:
+    import pyarrow as pa
+
+    text = (column.dictionary_decode() if pa.types.is_dictionary(column.type) else column).cast(pa.large_string())
+    text.validate(full=True)
+    return text
+
+
+def _with_text(batch: Any) -> Any:
+    """The batch with columns of bytes as strings, where they hold text."""
+    import pyarrow as pa
+
+    columns = list(batch.columns)
+    for index, field in enumerate(batch.schema):
+        if _holds_strings(field.type):
+            with suppress(pa.ArrowInvalid):
+                columns[index] = _as_text(columns[index])
+    return pa.RecordBatch.from_arrays(columns, batch.schema.names)
+
+
+def _text_columns(schema: Any, columns: Columns | None, path: Path) -> list[str] | None:
     if columns is None:
         return None
     names = [schema.names[index] for index in columns.find(schema.names, str(path))]
     for name in names:
         kind = schema.field(name).type
-        kind = kind.value_type if pa.types.is_dictionary(kind) else kind
-        if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
+        if not _holds_strings(kind):
             raise InputError(f"{path}: column {name!r} must hold strings, found {kind}")
     return names
+
+
+def _holds_strings(kind: Any) -> bool:
+    import pyarrow as pa
+
+    return str(kind.value_type if pa.types.is_dictionary(kind) else kind) in _STRINGS

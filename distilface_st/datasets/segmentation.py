@@ -1,9 +1,23 @@
-"""Splitting running text into sentences by rule, for text punctuated as English is."""
+"""Splitting running text into sentences by rule: as English is punctuated, and by Unicode's marks of other scripts."""
 
 from __future__ import annotations
 
 import re
+import unicodedata
+from itertools import pairwise
 
+import regex
+
+# Scripts that put no space between words, and Unicode's sentence terminals but for those of Latin text: 。 ！ ؟ । ۔ ።
+_UNSPACED = r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Bopomofo}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}\p{Tibetan}]"
+_MARKS = rf"(?:[\p{{Sentence_Terminal}}--[.!?．]]|(?<={_UNSPACED})．(?!\p{{Nd}}))"
+_BOUNDARY = regex.compile(
+    # A run of such marks with what closes after it; or Latin ones between letters of a script without spaces.
+    rf"(?V1)(?:(?:{_MARKS}[!?]*)+|(?<={_UNSPACED})[.!?]+(?={_UNSPACED}))[\p{{Pe}}\p{{Pf}}\"']*+\s*"
+)
+_UNSPACED_LETTER = regex.compile(_UNSPACED)
+_WORD_BOUNDARY = regex.compile(r"(?V1w)\b")
+_GRAPHEME = regex.compile(r"\X")
 _OPENING = "\"'“‘«([{"
 # An end mark with the quotes and brackets that close after it, white space, and the first character of what follows.
 # The lookbehind lets a run of marks be tried from its start only, which keeps the search linear.
@@ -42,10 +56,60 @@ def split_sentences(text: str) -> list[str]:
     ends one only where a word follows that usually begins a sentence (``The``, ``He``, ``In``). Line breaks count as
     white space: split into paragraphs first, if that matters.
 
+    The sentence terminals of other scripts (Unicode Standard Annex 29: Chinese and Japanese full stops, the Devanagari
+    danda, Arabic question marks, ...) end one with or without white space. Thai and Lao have none.
+
     Example:
         >>> split_sentences('Dr. J. Smith paid 3.5 million. "Why?" Nobody at Acme Inc. knew.')
         ['Dr. J. Smith paid 3.5 million.', '"Why?"', 'Nobody at Acme Inc. knew.']
+        >>> split_sentences("今天下雨。我们在家！")
+        ['今天下雨。', '我们在家！']
     """
+    if text.isascii():
+        return _split_latin(text)
+    ends = [found.end() for found in _BOUNDARY.finditer(text)]
+    parts = [text[start:end] for start, end in zip([0, *ends], [*ends, len(text)], strict=True)]
+    return [sentence for part in parts for sentence in _split_latin(part)]
+
+
+def count_words(text: str) -> int:
+    """Words of a text; in scripts that put no space between them, two letters count as one.
+
+    Example:
+        >>> count_words("It rained all day."), count_words("今天一直在下雨。")
+        (4, 3)
+    """
+    return len(text.split()) if text.isascii() else max(len(text.split()), len(_UNSPACED_LETTER.findall(text)) // 2)
+
+
+def cut_points(text: str) -> tuple[list[str], str]:
+    """The smallest parts that text may be cut into, and what joins them again.
+
+    They are words between white space; of a single such word, words by Unicode's rules; of one of these, graphemes:
+    letters with their accents, emoji with what changes them.
+    """
+    words = text.split()
+    if len(words) > 1:
+        return words, " "
+    parts = [part for part in _WORD_BOUNDARY.split(text) if part]
+    return (parts if len(parts) > 1 else _GRAPHEME.findall(text)), ""
+
+
+def joined(sentences: list[str]) -> str:
+    """Sentences as one text, with a space between two unless both are wide, as in Chinese and Japanese.
+
+    Example:
+        >>> joined(["It rained.", "Why?"]), joined(["今天下雨。", "我们在家！"])
+        ('It rained. Why?', '今天下雨。我们在家！')
+    """
+    text = "".join(sentences[:1])
+    for before, sentence in pairwise(sentences):
+        is_wide = all(unicodedata.east_asian_width(edge) in "WF" for edge in before[-1] + sentence[0])
+        text += sentence if is_wide else f" {sentence}"
+    return text
+
+
+def _split_latin(text: str) -> list[str]:
     sentences = []
     start = 0
     for candidate in _CANDIDATE.finditer(text):

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..errors import InputError
+from ..utils.provenance import shown
 
 _PLAIN_OR_GZIPPED = (".txt", ".jsonl", ".csv", ".tsv")
 _PLAIN_ONLY = (".parquet", ".arrow")
@@ -68,11 +69,11 @@ def find_source(source: str | os.PathLike[str]) -> Source:
         files = sorted(file for file in path.iterdir() if file.is_file() and file.name[0] != "." and file_kind(file))
         if not files:
             raise InputError(f"{path}: no file in this folder can be read; known are {KNOWN}")
-        return Source(path.resolve().name, tuple(files))
+        return Source(shown(path.resolve().name), tuple(files))
     if path.exists():
         if file_kind(path) is None:
             raise InputError(f"{path}: not a kind of file that can be read; known are {KNOWN}")
-        return Source(path.name, (path,))
+        return Source(shown(path.name), (path,))
     if file_kind(path) is not None or not _HUB_ID.fullmatch(os.fspath(source)):
         raise InputError(f"{path}: no such file or folder")
     hub_id = os.fspath(source)

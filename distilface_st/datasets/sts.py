@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,8 +12,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from ..errors import InputError
-from ..utils.provenance import text_fingerprint
-from .readers import numbered_lines, read_records, read_rows
+from ..utils.provenance import shown, text_fingerprint
+from .readers import is_unicode, numbered_lines, read_records, read_rows
+from .sources import file_kind
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -24,6 +26,8 @@ SPLITS = ("train", "dev", "test")
 
 _COLUMNS = ("sentence1", "sentence2", "score")
 _GOLD_MAXIMUM = 5.0
+_DECIMAL_COMMA = re.compile(r"[+-]?(?!\d{1,3},\d{3}$)\d+,\d+|[+-]?0,\d+")
+"""A number such as 3,5; not 1,500, which may be a thousand and more."""
 
 # What makes up each year under the "all" protocol. STS13 has no SMT, whose text may not be passed on.
 _SUBSETS = {
@@ -170,10 +174,10 @@ def load_scored_pairs(path: Path | str) -> STSTask:
     """Load a user's own scored pairs.
 
     Args:
-        path: ``.tsv`` or ``.csv`` with the columns sentence 1, sentence 2, score (a first line that names the columns
-            ``sentence1``, ``sentence2`` and ``score``, in any order and among others, is optional), or ``.jsonl`` of
-            objects with those keys. UTF-8. In ``.tsv`` quotes are plain characters. Scores are any finite numbers,
-            greater for more similar.
+        path: ``.tsv`` or ``.csv``, either with a first line that names the columns ``sentence1``, ``sentence2`` and
+            ``score``, in any order and among others, or with just these three; or ``.jsonl`` or ``.parquet`` with those
+            keys. Each but the last also gzipped (.gz). UTF-8. In ``.tsv`` quotes are plain characters. Scores are any
+            finite numbers, greater for more similar; a decimal comma (``3,5``) is understood.
 
     Returns:
         A task of one subset, named like the file without its suffix.
@@ -182,12 +186,14 @@ def load_scored_pairs(path: Path | str) -> STSTask:
         InputError: Another suffix, a missing file, or malformed data, named with file and line.
     """
     path = Path(path)
-    suffix = path.suffix.lower()
-    if suffix not in (".tsv", ".csv", ".jsonl"):
-        raise InputError(f"{path}: scored pairs are read from .tsv, .csv or .jsonl, not from {path.suffix or 'this'}.")
+    kind = file_kind(path)
+    if kind not in (".tsv", ".csv", ".jsonl", ".parquet"):
+        known = ".tsv, .csv, .jsonl or .parquet"
+        raise InputError(f"{path}: scored pairs are read from {known}, not from {path.suffix or 'this'}.")
     if not path.is_file():
         raise InputError(f"{path} is missing.")
-    return STSTask(path.stem, (_subset(path.stem, _object_pairs(path) if suffix == ".jsonl" else _row_pairs(path)),))
+    name = shown(Path(path.name.removesuffix(".gz")).stem)
+    return STSTask(name, (_subset(name, _row_pairs(path) if kind in (".tsv", ".csv") else _object_pairs(path)),))
 
 
 def former_source(sts_dir: Path | str | None, source: Path | str | None) -> Path | str | None:
@@ -254,18 +260,20 @@ def _from_hub(name: str, split: str) -> STSTask:
 
 def _row_pairs(path: Path) -> Iterator[_Pair]:
     order = [0, 1, 2]
+    width = len(_COLUMNS)
     for number, cells in read_rows(path):
         names = [cell.strip().lower() for cell in cells]
         if number == 1 and set(_COLUMNS) <= set(names):
-            order = [names.index(column) for column in _COLUMNS]
+            order, width = [names.index(column) for column in _COLUMNS], len(names)
             continue
         if not any(names):
             continue
         where = f"{path}:{number}"
-        if len(cells) <= max(order):
-            raise InputError(f"{where}: {len(cells)} column(s), where sentence 1, sentence 2 and a score are needed.")
-        first, second, score = (cells[column] for column in order)
         try:
+            if len(cells) != width:
+                wanted = "sentence 1, sentence 2 and a score" if width == len(_COLUMNS) else "the header's columns"
+                raise InputError(f"{where}: {len(cells)} column(s), where {width} are needed: {wanted}.")
+            first, second, score = (cells[column] for column in order)
             yield _pair(first, second, score, where, maximum=None)
         except InputError as error:
             hint = " A header must name the columns sentence1, sentence2 and score." if number == 1 else ""
@@ -284,7 +292,7 @@ def _lines(path: Path) -> list[tuple[str, str]]:
     """Where each line of a file stands, and the line."""
     if not path.is_file():
         raise InputError(f"{path} is missing.")
-    return [(f"{path}:{number}", line.removesuffix("\r")) for number, line in numbered_lines(path)]
+    return [(f"{path}:{number}", line) for number, line in numbered_lines(path)]
 
 
 def _split(line: str, least: int, where: str) -> list[str]:
@@ -300,6 +308,10 @@ def _pair(
     for sentence in (first, second):
         if not isinstance(sentence, str) or not sentence.strip():
             raise InputError(f"{where}: a sentence is empty or not text ({sentence!r}).")
+        if not is_unicode(sentence):
+            raise InputError(f"{where}: a sentence holds half a surrogate pair, which is not text.")
+    if isinstance(score, str) and _DECIMAL_COMMA.fullmatch(score.strip()):
+        score = score.replace(",", ".")
     try:
         value = math.nan if isinstance(score, bool) else float(score)
     except (TypeError, ValueError):

@@ -15,7 +15,7 @@ import pyarrow as pa
 from xxhash import xxh3_64_intdigest
 
 from ..errors import InputError
-from ..utils.files import atomic_folder, read_json, write_json
+from ..utils.files import FolderKind, atomic_folder, only_one, read_json, write_json
 from .readers import Block, Columns, read_blocks
 from .sources import Source, find_source
 
@@ -25,8 +25,11 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-_FORMAT = 1
+_FORMAT = 2
 """Part of every cache key: raise it when the same text and settings come to give other rows."""
+
+_COUNTS, _ROWS = "counts.json", "rows.arrow"
+_ENTRY = FolderKind("a text's cache", _COUNTS, early=frozenset({_ROWS}))
 
 
 @dataclass(frozen=True)
@@ -88,15 +91,25 @@ def text_data(source: Source, recipe: Recipe, blocks: Iterator[Cleaned], cache_d
     decisive = [_FORMAT, source.identity(), recipe.kind, recipe.settings, recipe.deduplicate]
     key = hashlib.blake2b(json.dumps(decisive).encode(), digest_size=12).hexdigest()
     entry = (cache_dir or Path(datasets.config.HF_DATASETS_CACHE) / "distilface") / f"{recipe.kind}-{key}"
-    if not (entry / "counts.json").is_file() or not (entry / "rows.arrow").is_file():
-        with atomic_folder(entry) as folder:
-            counts = _write_rows(blocks, recipe, folder / "rows.arrow")
-            if not counts.pop("rows"):
-                story = f"{counts['read']} records read, {counts['blank']} of them blank"
-                raise InputError(f"{source.name}: no text to train on; {story}, no {' and '.join(recipe.columns)} left")
-            write_json(folder / "counts.json", counts)
-    counts = read_json(entry / "counts.json")
-    return TextData(datasets.Dataset.from_file(str(entry / "rows.arrow")), **counts, source=source.name)
+    if not _is_whole(entry):
+        with only_one(entry):
+            if not _is_whole(entry):
+                _write_entry(entry, source, recipe, blocks)
+    counts = read_json(entry / _COUNTS)
+    return TextData(datasets.Dataset.from_file(str(entry / _ROWS)), **counts, source=source.name)
+
+
+def _is_whole(entry: Path) -> bool:
+    return (entry / _COUNTS).is_file() and (entry / _ROWS).is_file()
+
+
+def _write_entry(entry: Path, source: Source, recipe: Recipe, blocks: Iterator[Cleaned]) -> None:
+    with atomic_folder(entry, _ENTRY) as folder:
+        counts = _write_rows(blocks, recipe, folder / _ROWS)
+        if not counts.pop("rows"):
+            story = f"{counts['read']} records read, {counts['blank']} of them blank"
+            raise InputError(f"{source.name}: no text to train on; {story}, no {' and '.join(recipe.columns)} left")
+        write_json(folder / _COUNTS, counts)
 
 
 def _first_records(blocks: Iterable[Block], limit: int | None) -> Iterator[Block]:

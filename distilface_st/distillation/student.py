@@ -15,6 +15,7 @@ from transformers import ElectraConfig, ElectraModel
 
 from ..errors import InputError
 from ..models.build import compose, layer_stack
+from ..models.encoders import check_model, unit_embeddings
 from ..models.load import load_model
 from .vocabulary import trim_vocabulary
 
@@ -73,6 +74,7 @@ def make_student(
     """
     if not isinstance(teacher, SentenceTransformer):
         teacher = load_model(teacher, device="cpu")
+    check_model(teacher)
     modules = list(teacher)
     if not isinstance(modules[0], Transformer) or len(modules) < 2 or not isinstance(modules[1], Pooling):
         names = ", ".join(type(module).__name__ for module in modules)
@@ -155,7 +157,7 @@ def _principal_components(student: SentenceTransformer, sentences: list[str], di
         raise InputError(
             f"dimension is {dimension}: the model has {width}, and {len(sentences)} sentences were given to find it."
         )
-    embeddings = np.asarray(student.encode(sentences, normalize_embeddings=True), dtype=np.float64)
+    embeddings = unit_embeddings(student, sentences).astype(np.float64)
     _, vectors = np.linalg.eigh(embeddings.T @ embeddings)
     layer = Dense(width, dimension, bias=False, activation_function=nn.Identity())
     layer.linear.weight = nn.Parameter(torch.tensor(vectors[:, ::-1][:, :dimension].T.copy(), dtype=torch.float32))

@@ -14,7 +14,7 @@ from ..datasets.sts import STSSubset, STSTask
 from ..errors import InputError
 from ..models.encoders import open_encoder, unit_embeddings
 from ..models.fingerprint import encoder_fingerprint
-from ..utils.files import read_json, write_json
+from ..utils.files import only_one, read_json, write_json
 
 if TYPE_CHECKING:
     import os
@@ -81,20 +81,20 @@ def teacher_embeddings(
     folder = Path(cache_dir or Path(datasets.config.HF_DATASETS_CACHE) / "distilface" / "teachers")
     rows = len(data.dataset)
     file = folder / f"{_FORMAT}-{teacher.fingerprint}-{data.fingerprint}-{rows}.f16"
-    done, dimension = _embedded(file, rows)
-    folder.mkdir(parents=True, exist_ok=True)
-    progress(done)
-    file.touch()
-    with file.open("r+b") as target:
+    with only_one(file):  # of processes that torchrun started, say; the others then find all there
+        done, dimension = _embedded(file, rows)
+        progress(done)
+        if done < rows:
+            file.touch()
         while done < rows:
             end = min(done + CHUNK, rows)
             embeddings = unit_embeddings(teacher.encoder, data.dataset[done:end]["sentence"])
             if dimension not in (None, embeddings.shape[1]):
                 raise InputError(f"{teacher.name} gives {embeddings.shape[1]} dimensions, before {dimension}.")
             dimension = embeddings.shape[1]
-            target.seek(done * dimension * 2)
-            target.write(embeddings.astype(np.float16).data)
-            target.flush()  # the record must not say more than the file holds
+            with file.open("r+b") as target:  # closed before the record, which must not say more than the file holds
+                target.seek(done * dimension * 2)
+                target.write(embeddings.astype(np.float16).data)
             done = end
             record = {"rows": rows, "done": done, "dimension": dimension, "teacher": teacher.name}
             write_json(file.with_suffix(".json"), record)

@@ -12,7 +12,8 @@ from sentence_transformers.base.sampler import DefaultBatchSampler
 
 from ..errors import InputError
 from ..losses import DistillationLoss
-from ..training.run_record import TrainingRun
+from ..training.run_record import TrainingRun, check_run_folder
+from ..training.train import check_batch_size
 from ..training.trainer import fit
 from .config import OBJECTIVES
 from .teachers import teacher_embeddings
@@ -56,7 +57,7 @@ def distill(
     lengths and the order of the sentences (some 20 bytes each), the student, and a batch.
 
     Args:
-        student: The student, see :func:`distilface_st.make_student`; trained in place.
+        student: The student, see :func:`distilface_st.make_student`; trained in place, in fp32.
         teachers: What to learn from, see :func:`distilface_st.open_teacher`.
         data: Sentences, see :func:`distilface_st.load_sentences`.
         config: The settings.
@@ -75,12 +76,12 @@ def distill(
         InputError: As :func:`distilface_st.train`, and where a setting does not fit student or teachers.
         TrainingInterrupted: As :func:`distilface_st.train`.
     """
+    check_run_folder(output, resume)
     if not teachers:
         raise InputError("Distillation needs at least one teacher.")
     if data.dataset.column_names != ["sentence"]:
         raise InputError(f"Distillation takes sentences; the data has {', '.join(data.dataset.column_names)}.")
-    if len(data.dataset) < config.batch_size:
-        raise InputError(f"{data.source} gives {len(data.dataset)} rows, fewer than the batch size.")
+    check_batch_size(data, config.batch_size)
     known = [
         teacher_embeddings(teacher, data, cache_dir=cache_dir, progress=partial(progress, teacher.name))
         for teacher in teachers

@@ -16,6 +16,7 @@ from tqdm import tqdm  # type: ignore[import-untyped]
 
 from ..errors import InputError
 from ..models.build import build_model
+from ..models.encoders import embeddings_of
 from ..models.fingerprint import model_fingerprint
 from ..modules.multi_layer_pooling import LAYER_REDUCTIONS, LAYER_SELECTIONS, MultiLayerPooling, resolve_layers
 from ..utils.files import atomic_file
@@ -327,7 +328,7 @@ def _all_similarities(
     starts = range(0, len(sentences), _CHUNK_SENTENCES)
     for chunk, start in enumerate(tqdm(starts, desc="Encoding", disable=not show_progress_bar)):
         texts = sentences[start : start + _CHUNK_SENTENCES]
-        vectors = dict(enumerate(model.encode(texts, batch_size=batch_size, show_progress_bar=False), start))
+        vectors = dict(enumerate(embeddings_of(model, texts, batch_size=batch_size, show_progress_bar=False), start))
         now = np.flatnonzero(ready == chunk)
         if now.size:
             at_hand = waiting | vectors

@@ -13,7 +13,7 @@ import numpy as np
 from typing_extensions import override
 
 from ..errors import InputError
-from ..models.encoders import Encoder, distinct_embeddings
+from ..models.encoders import Encoder, Kind, distinct_embeddings
 from .base import Evaluation, MetricsEvaluator
 
 if TYPE_CHECKING:
@@ -69,7 +69,8 @@ class RetrievalEvaluator(MetricsEvaluator):
 
     Metrics, all from 0 to 1: ``NAME_mrr@10`` (the primary one), the mean of 1 / rank of the right document, 0 beyond
     rank 10; ``NAME_recall@1`` and ``NAME_recall@10``, the share of queries whose right document comes first or among
-    the first ten. Similarity is cosine. Ties count against the query, see :func:`ranks_of_own`.
+    the first ten. Queries and documents are embedded as such, each with its prompt. Similarity is cosine. Ties count
+    against the query, see :func:`ranks_of_own`.
 
     Args:
         queries: Texts to search with.
@@ -113,9 +114,9 @@ class RetrievalEvaluator(MetricsEvaluator):
 
     def answers(self, model: Encoder) -> Answers:
         """What the model answers to each query; errors as in :meth:`score`."""
+        sides: tuple[tuple[list[str], Kind], ...] = ((self.queries, "query"), (self.documents, "document"))
         (query_rows, queries), (rows, documents) = (
-            distinct_embeddings(model, texts, self.batch_size, self.show_progress_bar)
-            for texts in (self.queries, self.documents)
+            distinct_embeddings(model, texts, self.batch_size, self.show_progress_bar, kind) for texts, kind in sides
         )
         queries = queries[[query_rows[text] for text in self.queries]]
         ranks = ranks_of_own(queries, documents, np.array([rows[text] for text in self.documents]))

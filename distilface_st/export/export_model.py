@@ -18,8 +18,16 @@ from ..inference.manifest import Graph, describe_files
 from ..models.build import compose
 from ..models.load import load_model
 from ..modules import OnnxEncoder
-from ..utils.files import atomic_folder
-from .folder import CALIBRATION_SENTENCES, export_card, new_manifest, save_tokenizer, save_truncate_dim, text_batches
+from ..utils.files import atomic_folder, check_output
+from .folder import (
+    CALIBRATION_SENTENCES,
+    EXPORT_FOLDER,
+    export_card,
+    new_manifest,
+    save_tokenizer,
+    save_truncate_dim,
+    text_batches,
+)
 from .graph_format import MIN_COSINE, GraphSpec
 from .onnx_format import OnnxFormat
 from .openvino_format import OpenVINOFormat
@@ -58,7 +66,8 @@ def export_model(
 
     Args:
         model: A model of a transformer encoder, or its folder or name as :func:`distilface_st.load_model` takes it.
-        output: The folder; an existing one is replaced as a whole, when all is done.
+        output: The folder. An export in it is replaced as a whole, when all is done; a folder with anything else in it
+            is refused.
         formats: ``onnx``, ``openvino`` or both; with both, ``runtime="auto"`` picks the faster one where it runs.
         precision: ``fp32``; ``fp16``, which halves the file and computes in float32 (or in what the engine prefers);
             or ``int8``: weights, activations and embedding tables.
@@ -78,7 +87,7 @@ def export_model(
 
     Raises:
         InputError: A model that cannot be exported, a graph that is not the model, an option that does not exist, or
-            a loss that cannot be met.
+            a loss that cannot be met; a folder with something else than an export in it.
         MissingExtraError: The format's packages are not installed.
 
     Example:
@@ -99,13 +108,16 @@ def export_model(
         raise InputError("Calibration sentences are for int8.")
     if max_loss is not None and (not is_int8 or scored_pairs is None):
         raise InputError("A maximal loss is for int8, and needs scored pairs to measure it on.")
+    check_output(output, EXPORT_FOLDER)
     if not isinstance(model, SentenceTransformer):
+        if Path(model).exists() and Path(output).exists() and Path(model).samefile(output):
+            raise InputError(f"{output} is the model itself: choose another folder for its export.")
         name = name or str(model)
         model = load_model(model, device="cpu")
     progress("reading the model")
     graph = SentenceGraph(model)
     manifest = new_manifest(model, graph, precision, activations if is_int8 else None, name)
-    with atomic_folder(output) as folder:
+    with atomic_folder(output, EXPORT_FOLDER) as folder:
         save_tokenizer(model, folder, manifest)
         spec = GraphSpec(
             graph,

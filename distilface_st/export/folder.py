@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+import math
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import torch
+from tokenizers import Tokenizer
 
 from ..errors import InputError
 from ..inference.engines import EXTRAS, batch_feeds
-from ..inference.manifest import Manifest
+from ..inference.manifest import MANIFEST, Manifest
 from ..inference.tokenization import TOKENIZER, SentenceTokenizer
 from ..models.fingerprint import model_fingerprint
+from ..models.save import MODEL_FOLDER
 from ..utils.chunks import chunked
 from ..utils.provenance import command, versions
 
@@ -25,10 +29,21 @@ if TYPE_CHECKING:
     from ..inference.manifest import Graph
     from .sentence_graph import SentenceGraph
 
+EXPORT_FOLDER = replace(MODEL_FOLDER, name="an exported model", mark=MANIFEST)
+"""What an export writes, and replaces."""
+
 CALIBRATION_SENTENCES = 400
 """The most sentences that int8 is tried on."""
 
-_PROBES = ("A man is playing a guitar.", "", "Ünïcödé, 漢字 and 🙂!", "one two three " * 200)
+_BATCH = ("input_ids", "attention_mask")
+_PROBES = (
+    "A man is playing a guitar.",
+    "",
+    "Ünïcödé, 漢字 and 🙂!",
+    "  Two  SPACES\n\tand a line ",
+    "İ ﬁ e\u0301 [SEP] </s>",
+)
+"""Texts that tell one tokenizer's settings from another's; :func:`_long_probes` adds those that are cut."""
 
 
 def new_manifest(
@@ -58,14 +73,50 @@ def new_manifest(
 
 
 def save_tokenizer(model: SentenceTransformer, folder: Path, manifest: Manifest) -> None:
-    """Write ``tokenizer.json``, without indentation, and check that alone it gives the token ids the model gets."""
-    model.tokenizer.backend_tokenizer.save(str(folder / TOKENIZER), pretty=False)
+    """Write ``tokenizer.json``, without indentation, and check that alone it gives what the model gets.
+
+    Raises:
+        InputError: It does not: token ids, or the prompts' lengths, the padding or the masks of a batch are others; or
+            queries and documents are cut differently.
+    """
+    encoder: Any = model[0]
+    if any(getattr(encoder, name, None) is not None for name in ("query_length", "document_length", "query_expansion")):
+        raise InputError("A model that cuts or expands queries and documents differently cannot be exported.")
+    own = Tokenizer.from_str(model.tokenizer.backend_tokenizer.to_str())
+    own.enable_truncation(manifest.max_seq_length, direction=model.tokenizer.truncation_side)
+    own.no_padding()
+    own.save(str(folder / TOKENIZER), pretty=False)
     alone = SentenceTokenizer(folder, manifest)
-    for text in _PROBES:
-        expected = model.preprocess([text])
-        types = expected.get("token_type_ids")
-        if expected["input_ids"][0].tolist() != alone.ids_of_one(text) or (types is not None and types.any()):
-            raise InputError(f"The tokenizer cannot be exported: on its own it reads {text[:40]!r} differently.")
+    # A model whose tokenizer states no limit is cut where its positions end.
+    states_limit = (model.max_seq_length or math.inf) <= manifest.max_seq_length
+    options: dict[str, Any] = {} if states_limit else {"max_length": manifest.max_seq_length}
+    probes = [*_PROBES, *_long_probes(own, manifest.max_seq_length)]
+    for prompt in dict.fromkeys([None, *model.prompts.values()]):
+        for text in probes:
+            expected = model.preprocess([text], prompt=prompt, **options)
+            same = expected["input_ids"][0].tolist() == alone.ids_of_one((prompt or "") + text)
+            if not same or expected.get("token_type_ids", torch.zeros(1)).any():
+                raise InputError(f"The tokenizer cannot be exported: on its own it reads {text[:40]!r} differently.")
+        if prompt and expected["prompt_length"] != alone.prompt_length(prompt):
+            raise InputError(f"The prompt {prompt!r} cannot be exported: its tokens are counted differently.")
+    if model.tokenizer.pad_token_id is not None:
+        expected = model.preprocess(probes, **options)
+        padded = alone.pad(alone.ids(probes))
+        if any((expected[key].numpy() != found).any() for key, found in zip(_BATCH, padded, strict=True)):
+            raise InputError("The tokenizer cannot be exported: on its own it pads differently.")
+
+
+def _long_probes(tokenizer: Tokenizer, limit: int) -> list[str]:
+    """Texts of about ``limit`` tokens, some below and some above, whose tokens differ from place to place."""
+    uncut = Tokenizer.from_str(tokenizer.to_str())
+    uncut.no_truncation()
+    size = uncut.get_vocab_size()
+    known = [uncut.decode([token]).strip() for token in range(0, size, max(1, size // (2 * limit)))]
+    words = [word for word in known if word] or ["a"]
+    text = " ".join(f"{words[place % len(words)]} {place}" for place in range(2 * limit))
+    ends = [end for _, end in uncut.encode(text, add_special_tokens=False).offsets] or [len(text)]
+    counts = range(max(1, limit - 4), limit + 3)  # some tokenizers add no special tokens, others up to four
+    return [text[: ends[min(count, len(ends)) - 1]] for count in counts] + [text]
 
 
 def save_truncate_dim(model: SentenceTransformer, folder: Path) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from ..errors import InputError
+from ..errors import InputError, MissingExtraError
 from ..inference.engines import ENGINES
 from ..inference.manifest import GRAPH_FILES
 from ..utils.extras import require
@@ -65,8 +65,13 @@ class GraphFormat(ABC):
     def write(self, folder: Path, keep_in_float: Collection[str] = ()) -> dict[str, float]:
         """Write the graph's files, with the named linear layers in float, and compare it as :func:`verify` does."""
         path = folder / GRAPH_FILES[self.runtime][0]
-        self._save(path, keep_in_float)
         spec = self.spec
+        try:
+            self._save(path, keep_in_float)
+        except (InputError, MissingExtraError, OSError):
+            raise
+        except Exception as error:
+            raise conversion_error(spec.graph, f"written in {spec.precision} for {self.runtime}", error) from error
         return verify(spec.graph, self._open(path), spec.precision, spec.max_tokens, spec.batches)
 
     @abstractmethod

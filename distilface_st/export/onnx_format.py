@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from .sentence_graph import SentenceGraph
 
 _FUSED = "distilface_fused"
+_MICROSOFT = "com.microsoft"
+"""Where onnxruntime's own operators are."""
 
 
 class OnnxFormat(GraphFormat):
@@ -78,7 +80,7 @@ def to_onnx(graph: SentenceGraph, fused_attention: bool = True) -> onnx.ModelPro
     example = graph.example(2, 9, torch.Generator().manual_seed(0), padding=3)
     free = {0: torch.export.Dim("batch"), 1: torch.export.Dim("tokens")}
     try:
-        with _attention(graph, fused_attention), quiet():
+        with quiet(), _attention(graph, fused_attention):
             program = torch.onnx.export(
                 graph,
                 (),
@@ -128,7 +130,7 @@ def _fused_attention(
         raise ValueError("attention is masked by more than padding")
     joined = (states.transpose(1, 2).reshape(batch, tokens, heads * width) for states in (query, key, value))
     mixed = torch.onnx.ops.symbolic(
-        "com.microsoft::MultiHeadAttention",
+        f"{_MICROSOFT}::MultiHeadAttention",
         (*joined, None, attention_mask.to(torch.int32)),
         attrs={"num_heads": heads, "scale": float(scaling or width**-0.5)},
         dtype=query.dtype,
@@ -175,5 +177,8 @@ def _fuse(model: onnx.ModelProto, config: Any) -> onnx.ModelProto:
             optimization_options=options,
         )
         fused.prune_graph()
+        # The optimizer may use its own operators without saying so, which quantizers then stumble over.
+        if _MICROSOFT not in {known.domain for known in fused.model.opset_import}:
+            fused.model.opset_import.add(domain=_MICROSOFT, version=1)
         return cast("onnx.ModelProto", fused.model)
     return model

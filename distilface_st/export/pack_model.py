@@ -28,8 +28,16 @@ from ..models.fingerprint import model_fingerprint
 from ..models.load import load_model
 from ..models.packed import ENCODER, SCALE, widen
 from ..models.save import portable_model
-from ..utils.files import atomic_folder
-from .folder import CALIBRATION_SENTENCES, export_card, new_manifest, save_tokenizer, save_truncate_dim, text_batches
+from ..utils.files import atomic_folder, check_output
+from .folder import (
+    CALIBRATION_SENTENCES,
+    EXPORT_FOLDER,
+    export_card,
+    new_manifest,
+    save_tokenizer,
+    save_truncate_dim,
+    text_batches,
+)
 from .graph_format import GraphSpec
 from .onnx_format import OnnxFormat
 from .onnx_precision import LARGE, float_matrices, quantize_dynamic, quantize_rows, round_to_int8
@@ -70,7 +78,8 @@ def pack_model(
 
     Args:
         model: A model of a transformer encoder. It stays as it is.
-        output: The folder; an existing one is replaced as a whole, when all is done.
+        output: The folder. An export in it is replaced as a whole, when all is done; a folder with anything else in it
+            is refused.
         name: What to call the model; by default its class.
         card: Text of ``README.md``; by default that of an export.
 
@@ -78,7 +87,8 @@ def pack_model(
         The manifest, as it lies in the folder.
 
     Raises:
-        InputError: A model that cannot be written as a graph, or whose graph cannot share its weights.
+        InputError: A model that cannot be written as a graph, or whose graph cannot share its weights; a folder
+            with something else than an export in it.
         MissingExtraError: The extra ``onnx`` is not installed.
 
     Example:
@@ -88,6 +98,7 @@ def pack_model(
             EdgeEncoder("packed").encode(["It is sunny."])
             load_model("packed")  # to train it further
     """
+    check_output(output, EXPORT_FOLDER)
     source = portable_model(model)
     rounded = compose(source, copy.deepcopy(list(source)), "cpu").float().eval()
     stored = int8_weights(rounded)
@@ -98,7 +109,7 @@ def pack_model(
     )
     graph = SentenceGraph(rounded)
     manifest = new_manifest(rounded, graph, "int8", "dynamic", name)
-    with atomic_folder(output) as folder:
+    with atomic_folder(output, EXPORT_FOLDER) as folder:
         _save_settings(rounded, folder)
         save_tokenizer(rounded, folder, manifest)
         (folder / WEIGHTS).write_bytes(save(stored, _METADATA))

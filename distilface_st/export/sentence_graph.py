@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from ..errors import InputError
 from ..inference.tokenization import TOKENIZER
+from ..models.encoders import check_model, longest_input
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -34,6 +35,7 @@ class SentenceGraph(nn.Module):
 
     def __init__(self, model: SentenceTransformer) -> None:
         super().__init__()
+        check_model(model)
         encoder = model[0]
         if not isinstance(encoder, Transformer):
             raise InputError(
@@ -44,6 +46,8 @@ class SentenceGraph(nn.Module):
             raise InputError(f"Modules of type {', '.join(strangers)} cannot be exported.")
         if not getattr(encoder.tokenizer, "is_fast", False):
             raise InputError(f"Only fast tokenizers are exported ({TOKENIZER}); this is a {type(encoder.tokenizer)}.")
+        if longest_input(model) is None:
+            raise InputError("This model states no longest input, which an export needs: set its max_seq_length.")
         self.parts = nn.ModuleList(copy.deepcopy(list(model))).to("cpu").float().eval()
         self.parts.requires_grad_(False)
         self.include_prompt = True
@@ -52,6 +56,7 @@ class SentenceGraph(nn.Module):
                 self.include_prompt = False
                 part._exclude_prompt_from_mask = self._exclude_prompt
         self._prompt_length: Tensor | None = None
+        self._pads_left = encoder.tokenizer.padding_side == "left"
 
     @property
     def encoder(self) -> Any:
@@ -74,12 +79,12 @@ class SentenceGraph(nn.Module):
         return cast("Tensor", features["sentence_embedding"])
 
     def example(self, batch: int, tokens: int, generator: torch.Generator, padding: int = 0) -> dict[str, Tensor]:
-        """Random input of this graph, the last ``padding`` tokens of the last row masked."""
+        """Random input of this graph, ``padding`` tokens of the last row masked, on the side where the model pads."""
         size = self.encoder.config.vocab_size
         ids = torch.randint(0, size, (batch, tokens), generator=generator)
         mask = torch.ones_like(ids)
         if padding:
-            mask[-1, -padding:] = 0
+            mask[-1, slice(padding) if self._pads_left else slice(-padding, None)] = 0
         example = {"input_ids": ids, "attention_mask": mask}
         if not self.include_prompt:
             example["prompt_length"] = torch.tensor(min(2, tokens - padding - 1))

@@ -6,15 +6,15 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from ..errors import InputError
-from ..pretrained import resolve_name
+from ..pretrained import lasting_name, resolve_name
 from ..utils.chunks import chunked
 from ..utils.files import read_json
-from .engines import batch_feeds, open_engine
+from .engines import embed_batch, open_engine
 from .manifest import read_manifest
 from .similarity import pairwise_similarity, similarity
 from .tokenization import SentenceTokenizer, check_sentences
@@ -23,6 +23,11 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Iterator, Mapping, Sequence
     from contextlib import AbstractContextManager
+
+Kind = Literal["query", "document"]
+"""Text that a model may embed otherwise than the rest."""
+
+_PROMPTS: dict[Kind, tuple[str, ...]] = {"query": ("query",), "document": ("document", "passage", "corpus")}
 
 _CHUNK = 512
 """Sentences tokenized at once, while the graph runs the chunk before."""
@@ -34,7 +39,7 @@ class EdgeEncoder:
     It answers the calls of a ``SentenceTransformer`` with the same arguments, so that it goes wherever one does: into
     sentence-transformers' evaluators, into MTEB, into our own. Sentences are sorted by length and cut into batches of
     about as many tokens each, so that padding is rare; the next sentences are tokenized while the graph runs. It may be
-    called from several threads.
+    called from several threads. A copy, also one that was pickled and opened in another process, opens the folder anew.
 
     Args:
         folder: A folder that ``distilface export``, :func:`distilface_st.export_model` or
@@ -75,10 +80,14 @@ class EdgeEncoder:
         options: Mapping[str, Any] | None = None,
         device: str | None = None,
     ) -> None:
-        self.folder = Path(resolve_name(folder))
-        self.manifest = read_manifest(self.folder)
-        self._tokenizer = SentenceTokenizer(self.folder, self.manifest)
-        self._engine = open_engine(self.folder, runtime, threads, providers, options, self.manifest, device)
+        self._name = lasting_name(folder)
+        self._engine_settings: dict[str, Any] = {
+            "threads": threads,
+            "providers": providers,
+            "options": options,
+            "device": device,
+        }
+        self._open(runtime)
         try:
             settings = read_json(self.folder / "config_sentence_transformers.json")
         except FileNotFoundError:
@@ -87,6 +96,25 @@ class EdgeEncoder:
         self.default_prompt_name: str | None = settings.get("default_prompt_name")
         self.truncate_dim: int | None = settings.get("truncate_dim")
         self.similarity_fn_name: str = settings.get("similarity_fn_name") or "cosine"
+
+    def _open(self, runtime: str | None) -> None:
+        self.folder = Path(resolve_name(self._name))
+        self.manifest = read_manifest(self.folder)
+        self._tokenizer = SentenceTokenizer(self.folder, self.manifest)
+        self._engine = open_engine(self.folder, runtime, manifest=self.manifest, **self._engine_settings)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """All but the engine and the tokenizer: where the encoder arrives, its folder is opened anew."""
+        kept = {name: value for name, value in vars(self).items() if name not in ("_engine", "_tokenizer")}
+        return {**kept, "runtime": self.runtime, "max_seq_length": self.max_seq_length}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        runtime, longest, made_of = state.pop("runtime"), state.pop("max_seq_length"), state["manifest"]
+        vars(self).update(state)
+        self._open(runtime)
+        if self.manifest != made_of:
+            raise InputError(f"{self.folder} holds another model than when this encoder was copied: open it again.")
+        self.max_seq_length = longest
 
     @property
     def dimension(self) -> int:
@@ -148,10 +176,12 @@ class EdgeEncoder:
             **mteb: What MTEB adds to a call: ``task_metadata``, ``hf_split``, ``hf_subset`` and ``prompt_type``.
 
         Returns:
-            Shape (sentences, d), float32, row i for sentence i; for a string, shape (d,).
+            Shape (sentences, d), float32, row i for sentence i; for a string, shape (d,). A sentence without any token,
+            not even a special one, has zeros.
 
         Raises:
-            InputError: Something that is not a string, a prompt or a dimension that does not exist.
+            InputError: Something that is not a string, a prompt or a dimension that does not exist; an embedding that
+                is not finite.
             TypeError: An argument that is none of these.
         """
         if mteb:
@@ -171,12 +201,14 @@ class EdgeEncoder:
             if value is not None and value < 1:
                 raise InputError(f"{name} is {value}: it must be at least 1.")
         is_one = isinstance(inputs, str)
+        inputs = inputs if is_one else list(inputs)
         if is_one:  # spared the threads that a list is worth
             ids = np.array([self._tokenizer.ids_of_one(prompt + inputs if prompt else inputs)], dtype=np.int64)
-            feeds = batch_feeds(ids, None, self.manifest, self._prompt_length(prompt))
-            embeddings = self._engine.run(feeds)[:, :dimension].copy()
+            embeddings = embed_batch(self._engine, ids, None, self.manifest, self._prompt_length(prompt))
+            embeddings = embeddings[:, :dimension].copy()
         else:
-            embeddings = self._many(list(inputs), prompt, dimension, batch_size, batch_tokens, bool(show_progress_bar))
+            embeddings = self._many(inputs, prompt, dimension, batch_size, batch_tokens, bool(show_progress_bar))
+        check_finite(embeddings, [inputs] if is_one else inputs)
         if normalize_embeddings:
             embeddings /= np.maximum(np.linalg.norm(embeddings, axis=1, keepdims=True), 1e-12)
         if precision not in (None, "float32"):
@@ -193,15 +225,22 @@ class EdgeEncoder:
     def encode_query(
         self, inputs: Any, prompt_name: str | None = None, prompt: str | None = None, **options: Any
     ) -> Any:
-        """Embed queries: :meth:`encode` with the prompt named ``query``, where the model has one."""
-        return self.encode(inputs, prompt_name or self._first_prompt(("query",), prompt), prompt, **options)
+        """Embed queries: :meth:`encode` with the prompt that :func:`prompt_of` names, or without one."""
+        return self._encode_kind("query", inputs, prompt_name, prompt, options)
 
     def encode_document(
         self, inputs: Any, prompt_name: str | None = None, prompt: str | None = None, **options: Any
     ) -> Any:
-        """Embed documents: :meth:`encode` with the prompt named ``document`` (or ``passage``, ``corpus``), if any."""
-        names = ("document", "passage", "corpus")  # in the order in which sentence-transformers looks for them
-        return self.encode(inputs, prompt_name or self._first_prompt(names, prompt), prompt, **options)
+        """Embed documents, likewise."""
+        return self._encode_kind("document", inputs, prompt_name, prompt, options)
+
+    def _encode_kind(
+        self, kind: Kind, inputs: Any, prompt_name: str | None, prompt: str | None, options: dict[str, Any]
+    ) -> Any:
+        if prompt is None and prompt_name is None:
+            prompt_name = prompt_of(kind, self.prompts)
+            prompt = "" if prompt_name is None else None
+        return self.encode(inputs, prompt_name, prompt, **options)
 
     def similarity(self, embeddings1: Any, embeddings2: Any) -> Any:
         """How alike embeddings are by the model's own similarity function.
@@ -271,8 +310,8 @@ class EdgeEncoder:
             progress = tqdm(total=len(sentences), desc="Sentences")
         with progress as bar:
             for rows, ids in self._batches(sentences, prompt, batch_size, batch_tokens):
-                feeds = batch_feeds(*self._tokenizer.pad(ids), self.manifest, prompt_length)
-                embeddings[rows] = self._engine.run(feeds)[:, :dimension]
+                batch = embed_batch(self._engine, *self._tokenizer.pad(ids), self.manifest, prompt_length)
+                embeddings[rows] = batch[:, :dimension]
                 if bar is not None:
                     bar.update(len(rows))
         return embeddings
@@ -305,11 +344,33 @@ class EdgeEncoder:
             raise InputError(f"The model has no prompt {name!r}; it has {', '.join(self.prompts) or 'none'}.")
         return self.prompts[name]
 
-    def _first_prompt(self, names: Sequence[str], prompt: str | None) -> str | None:
-        return None if prompt is not None else next((name for name in names if name in self.prompts), None)
-
     def _prompt_length(self, prompt: str) -> int:
         return self._tokenizer.prompt_length(prompt) if prompt and not self.manifest.include_prompt else 0
+
+
+def prompt_of(kind: Kind, prompts: Mapping[str, str]) -> str | None:
+    """Name of the prompt for queries (``query``) or documents (``document``, ``passage``, ``corpus``), in this order.
+
+    It is sentence-transformers' order, but that an empty prompt gives way to a later one that is not: beside the
+    ``passage`` of a model such as E5 sentence-transformers puts an empty ``document``, which would hide it.
+
+    Example:
+        >>> prompt_of("document", {"query": "query: ", "document": "", "passage": "passage: "})
+        'passage'
+    """
+    names = [name for name in _PROMPTS[kind] if name in prompts]
+    return next((name for name in names if prompts[name]), names[0] if names else None)
+
+
+def check_finite(embeddings: np.ndarray, texts: Sequence[str]) -> None:
+    """Refuse embeddings, shape (texts, d), with a NaN or an infinity: an InputError with a text of which it is so."""
+    if np.isfinite(embeddings).all():
+        return
+    bad = np.flatnonzero(~np.isfinite(embeddings).all(axis=1))
+    raise InputError(
+        f"The model's embedding of {texts[bad[0]][:80]!r} is not finite ({bad.size} of {len(texts)} are so): its "
+        "weights are damaged, or its training has diverged."
+    )
 
 
 def _cut(
@@ -318,6 +379,6 @@ def _cut(
     """Parts of ``order``, sorted from long to short, each of at most so many tokens with its padding, and sentences."""
     start = 0
     while start < len(order):
-        end = start + min(max(1, batch_tokens // len(ids[order[start]])), batch_size or len(order))
+        end = start + min(max(1, batch_tokens // max(1, len(ids[order[start]]))), batch_size or len(order))
         yield order[start:end]
         start = end

@@ -194,6 +194,25 @@ def _fastest(engines: list[Engine], manifest: Manifest) -> Engine:
     return engines[int(best.prod(axis=1).argmin())]
 
 
+def embed_batch(
+    engine: Engine, ids: np.ndarray, mask: np.ndarray | None, manifest: Manifest, prompt_length: int
+) -> np.ndarray:
+    """Embeddings of a batch, shape (rows, d), float32, to be copied; those of texts without any token are zeros.
+
+    Engines would divide by the number of tokens, or could not take a batch that has none.
+    """
+    empty: np.ndarray = np.full(len(ids), not ids.shape[1]) if mask is None else np.logical_not(mask.any(axis=1))
+    if not empty.any():
+        return engine.run(batch_feeds(ids, mask, manifest, prompt_length))
+    if not ids.shape[1]:
+        return np.zeros((len(ids), manifest.dimension), np.float32)
+    assert mask is not None
+    mask = np.where(empty[:, None], 1, mask)
+    embeddings: np.ndarray = engine.run(batch_feeds(ids, mask, manifest, prompt_length)).copy()
+    embeddings[empty] = 0
+    return embeddings
+
+
 def batch_feeds(
     ids: np.ndarray, mask: np.ndarray | None, manifest: Manifest, prompt_length: int
 ) -> dict[str, np.ndarray]:

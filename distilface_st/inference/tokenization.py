@@ -32,6 +32,8 @@ class SentenceTokenizer:
         except Exception as error:
             raise InputError(f"{path} is damaged: {error}") from error
         self.tokenizer.no_padding()
+        # transformers' name for the side that text is cut at; the file says it where the model cuts at the left
+        self._direction = (self.tokenizer.truncation or {}).get("direction", "right")
         self._pad = manifest.pad_token_id
         self._left = manifest.padding_side == "left"
         self._limit = self.max_seq_length = manifest.max_seq_length
@@ -47,7 +49,7 @@ class SentenceTokenizer:
         if not 1 <= value <= self._limit:
             raise InputError(f"max_seq_length is {value}: this model takes 1 to {self._limit} tokens.")
         self._max_seq_length = value
-        self.tokenizer.enable_truncation(value)
+        self.tokenizer.enable_truncation(value, direction=self._direction)
 
     def ids(self, sentences: Sequence[str]) -> list[list[int]]:
         """Token ids of each sentence, special tokens included."""
@@ -75,7 +77,7 @@ class SentenceTokenizer:
     def prompt_length(self, prompt: str) -> int:
         """Tokens of a prompt, a special token at its end not counted, as sentence-transformers counts them."""
         encoding = self.tokenizer.encode(prompt)
-        return len(encoding.ids) - encoding.special_tokens_mask[-1]
+        return len(encoding.ids) - sum(encoding.special_tokens_mask[-1:])
 
     def pad(self, rows: Sequence[Sequence[int]]) -> tuple[np.ndarray, np.ndarray]:
         """Token ids and attention mask of a batch, each of shape (rows, longest), int64."""

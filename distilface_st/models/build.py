@@ -15,6 +15,7 @@ from torch import nn
 from ..errors import InputError
 from ..modules import MultiLayerPooling
 from ..pretrained import find_model
+from .encoders import check_model
 from .load import load_model
 
 if TYPE_CHECKING:
@@ -132,6 +133,7 @@ def trim_encoder(transformer: Transformer, pooling: MultiLayerPooling) -> MultiL
 
 def _open(encoder: str | os.PathLike[str] | SentenceTransformer) -> SentenceTransformer:
     if isinstance(encoder, SentenceTransformer):
+        check_model(encoder)
         return compose(encoder, copy.deepcopy(list(encoder)), str(encoder.device))
     name = find_model(encoder)
     if load_file_path(name, "modules.json") is not None:
@@ -144,6 +146,7 @@ def _open(encoder: str | os.PathLike[str] | SentenceTransformer) -> SentenceTran
         model = SentenceTransformer(modules=[transformer], device="cpu")
     if not isinstance(model[0], Transformer):
         raise InputError(f"{encoder} does not begin with a transformer encoder, but with {type(model[0]).__name__}.")
+    check_model(model)
     if not os.path.isdir(name):
         model.model_card_data.base_model = name
     return model

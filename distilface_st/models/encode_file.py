@@ -13,8 +13,8 @@ from ..datasets.readers import TEXT_COLUMNS, Columns, read_blocks
 from ..datasets.sources import find_source
 from ..errors import InputError
 from ..utils.deprecation import renamed
-from ..utils.files import atomic_file
-from .encoders import embedding_dimension
+from ..utils.files import atomic_file, check_output_file
+from .encoders import check_model, embedding_dimension, embeddings_of
 
 if TYPE_CHECKING:
     import os
@@ -55,23 +55,29 @@ def encode_file(
         ``rows``, ``dimension`` and ``output``.
 
     Raises:
-        InputError: An output ending that is none of the three, or a source that cannot be read or is empty.
+        InputError: An output ending that is none of the three, or a source that cannot be read, is empty, or is the
+            output itself; an embedding that is not finite.
     """
     output = Path(output)
     if output.suffix not in _WRITERS:
         raise InputError(f"{output} ends in {output.suffix!r}: embeddings go to {', '.join(_WRITERS)}.")
-    blocks = read_blocks(find_source(source), Columns(TEXT_COLUMNS, None if column is None else (column,)))
+    check_output_file(output)
+    found = find_source(source)
+    if output.exists() and any(output.samefile(file) for file in found.files):
+        raise InputError(f"{output} is the text itself: name another file for its embeddings.")
+    blocks = read_blocks(found, Columns(TEXT_COLUMNS, None if column is None else (column,)))
     options: dict[str, Any] = {"normalize_embeddings": normalize_embeddings, "show_progress_bar": False}
     if batch_size is not None:
         options["batch_size"] = batch_size
     dimension = embedding_dimension(model)
+    check_model(model)
     rows = 0
     with atomic_file(output) as temporary:
         with _WRITERS[output.suffix](temporary, dimension) as write:
             for (texts,) in blocks:
                 for start in range(0, len(texts), CHUNK):
                     chunk = texts[start : start + CHUNK]
-                    write(chunk, np.ascontiguousarray(model.encode(chunk, **options), dtype=np.float32))
+                    write(chunk, embeddings_of(model, chunk, **options))
                     rows += len(chunk)
                     progress(rows)
         if not rows:
@@ -124,7 +130,7 @@ def _parquet(path: Path, dimension: int) -> Iterator[Write]:
         column = pa.FixedSizeListArray.from_arrays(pa.array(embeddings.reshape(-1)), dimension)
         writer.write_table(pa.table([pa.array(texts), column], schema=schema))
 
-    with parquet.ParquetWriter(path, schema) as writer:
+    with path.open("wb") as file, parquet.ParquetWriter(file, schema) as writer:
         yield write
 
 

@@ -6,7 +6,7 @@ import hashlib
 import json
 from typing import TYPE_CHECKING, Any
 
-from ..inference.edge_encoder import EdgeEncoder
+from .encoders import longest_input, manifest_of
 
 if TYPE_CHECKING:
     from torch import nn
@@ -44,16 +44,17 @@ def fingerprints_of(encoder: Encoder, name: str = "") -> set[str]:
 
 def _fingerprints(encoder: Any, name: str) -> list[str]:
     """The fingerprint of today and, of an encoder that shows its weights, that of version 0.1."""
-    if isinstance(encoder, EdgeEncoder):
-        sums = [entry["sha256"] for graph in encoder.manifest.graphs.values() for entry in graph.files.values()]
-        parts, modules = [encoder.manifest.model["fingerprint"], *sorted(sums)], []
+    if manifest := manifest_of(encoder):
+        sums = [entry["sha256"] for graph in manifest.graphs.values() for entry in graph.files.values()]
+        parts, modules = [manifest.model["fingerprint"], *sorted(sums)], []
     elif hasattr(encoder, "state_dict"):
         parts = [model_fingerprint(encoder), *(type(module).__name__ for module in encoder)]
         modules = [[getattr(module, key, None) for key in _DECISIVE] for module in encoder]
     else:
         return [_digest(f"name {name}")]
     former = [*parts, dict(encoder.prompts), encoder.default_prompt_name, encoder.truncate_dim]
-    return [_digest(json.dumps(each)) for each in ([*former, modules, encoder.max_seq_length], former)]
+    today = json.dumps([*former, modules, longest_input(encoder)], sort_keys=True)  # prompts have no order
+    return [_digest(today), _digest(json.dumps(former))]
 
 
 def _digest(text: str) -> str:

@@ -12,13 +12,17 @@ from sentence_transformers.sentence_transformer.modules import WeightedLayerPool
 from sentence_transformers.util import load_file_path
 
 from ..errors import InputError
+from ..modules.hidden_states import give_hidden_states, require_hidden_states
 from ..pretrained import find_model
+from .encoders import check_model
 from .module_list import STOCK_MODULES, downloaded, read_module_list
 from .packed import ENCODER, is_packed, unpacked
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Sequence
+
+    from sentence_transformers.sentence_transformer.modules import Transformer
 
     from ..modules import OnnxEncoder
 
@@ -48,11 +52,11 @@ def load_model(
 
     Returns:
         The model with its prompts and settings. Layer weights of a portable model are frozen, so that training it
-        leaves its layer selection alone.
+        leaves its layer selection alone, and it keeps its hidden states in copies and in other processes.
 
     Raises:
         InputError: Nothing there, no module list, a module of another package, or weights that are not safetensors;
-            a runtime for a model that is not exported.
+            a model that reads more than text or cannot pad; a runtime for a model that is not exported.
         MissingExtraError: The runtime is not installed.
     """
     name = find_model(path)
@@ -81,6 +85,12 @@ def load_model(
     for module in model:
         if isinstance(module, WeightedLayerPooling):
             module.requires_grad_(False)
+            encoder = cast("Transformer", model[0]).model
+            if not encoder.config.output_hidden_states:  # the stock module would leave the last layer as it is
+                raise InputError(f"{name} pools hidden layers that its encoder's config.json has not turned on.")
+            give_hidden_states(encoder)
+            require_hidden_states(module)
+    check_model(model)
     return model
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -12,15 +13,23 @@ from sentence_transformers.sentence_transformer.modules import Pooling, Weighted
 from torch import nn
 
 from ..modules import MultiLayerPooling, OnnxEncoder
-from ..utils.files import atomic_folder
+from ..modules.hidden_states import require_hidden_states
+from ..utils.files import FolderKind, atomic_folder
 from ..utils.provenance import versions
 from .build import compose
+from .encoders import longest_input
+from .load import load_model
 from .module_list import OUR_MODULES
 
 if TYPE_CHECKING:
-    import os
-
     from sentence_transformers import SentenceTransformer
+
+MODEL_FOLDER = FolderKind(
+    "a saved model",
+    "modules.json",
+    r"README\.md|(vocab|merges)\.txt|encoder|\d+_\w+|\w[\w.-]*\.(json|safetensors|bin|model|onnx|xml|jinja)",
+)
+"""What :func:`save_model` and exports write, and replace."""
 
 _PAPER = """\
 @inproceedings{lim2022distilling,
@@ -31,7 +40,7 @@ _PAPER = """\
 
 
 def save_model(
-    model: SentenceTransformer,
+    model: SentenceTransformer | str | os.PathLike[str],
     path: str | os.PathLike[str],
     portable: bool = True,
     run: dict[str, Any] | None = None,
@@ -39,15 +48,21 @@ def save_model(
     """Save a model as a folder, atomically, with a model card.
 
     Args:
-        model: The model to save.
-        path: The folder; an existing one is replaced as a whole.
+        model: The model to save, or its name or folder: a packed one, such as ``distilface-mini``, becomes a plain one
+            that stock sentence-transformers opens.
+        path: The folder. A model in it is replaced as a whole; a folder with anything else in it is refused.
         portable: Name stock modules only, where the layer reduction allows it (a mean, or a single layer), so that
             ``SentenceTransformer(path)`` opens the folder without this package. Otherwise, and for max and concat,
             the folder names this package's module and opens with :func:`load_model`.
         run: What the model card says of training: the content of a training run's ``run.json``.
+
+    Raises:
+        InputError: A folder with something else than a model in it.
     """
+    if isinstance(model, (str, os.PathLike)):
+        model = load_model(model, device="cpu")
     to_save = portable_model(model) if portable else model
-    with atomic_folder(path) as folder:
+    with atomic_folder(path, MODEL_FOLDER) as folder:
         to_save.save(str(folder), create_model_card=False)
         if not isinstance(model[0], OnnxEncoder):  # which has brought its own
             needs_package = OUR_MODULES in (folder / "modules.json").read_text("utf-8")
@@ -102,6 +117,7 @@ def portable_model(model: SentenceTransformer) -> SentenceTransformer:
     over_tokens = Pooling(
         pooling.embedding_dimension, pooling_mode=pooling.pooling_mode, include_prompt=pooling.include_prompt
     )
+    require_hidden_states(over_layers)
     modules = [*list(model)[:position], over_layers, over_tokens, *list(model)[position + 1 :]]
     return compose(model, modules, str(model.device))
 
@@ -114,7 +130,7 @@ def write_card(path: Path, model: SentenceTransformer, run: dict[str, Any] | Non
     """
     text = getattr(model, "_model_card_text", None)
     if not text or run is not None:
-        parts = [_head(model, needs_package), _facts(model)]
+        parts = [_head(model, needs_package), "" if needs_package else _in_processes(model), _facts(model)]
         if run:
             parts += [_training(run), _scores(run)]
         parts.append(_citation(run))
@@ -150,14 +166,25 @@ print(model.similarity(embeddings, embeddings))
 ```"""
 
 
+def _in_processes(model: SentenceTransformer) -> str:
+    if not any(isinstance(module, (MultiLayerPooling, WeightedLayerPooling)) for module in model):
+        return ""
+    return (
+        "To encode in several processes, open it with `load_model` of distilface_st: a copy that "
+        "sentence-transformers sends to another process finds no hidden layers there, and pools the last one alone."
+    )
+
+
 def _facts(model: SentenceTransformer) -> str:
-    encoder = cast("Any", model[0])
+    network = getattr(model[0], "model", model[0])
+    depth = getattr(getattr(network, "config", None), "num_hidden_layers", None)
+    longest = longest_input(model)
     facts = {
         "Base model": model.model_card_data.base_model or "a local encoder",
-        "Encoder": f"{type(encoder.model).__name__}, {encoder.config.num_hidden_layers} layers",
+        "Encoder": type(network).__name__ + (f", {depth} layers" if depth else ""),
         "Pooling": _pooling(model),
         "Dimensions": model.get_embedding_dimension(),
-        "Longest input": f"{model.max_seq_length} tokens",
+        "Longest input": f"{longest} tokens" if longest else "no limit",
         "Parameters": f"{sum(p.numel() for p in model.parameters()):,}",
         "Similarity": model.similarity_fn_name,
     }

@@ -9,6 +9,8 @@ import torch
 from sentence_transformers.sentence_transformer.modules import Pooling
 from torch import Tensor
 
+from .hidden_states import give_hidden_states, hidden_states_of
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -81,7 +83,8 @@ class MultiLayerPooling(Pooling):
     """Reduces several hidden layers to one, token by token, then pools the tokens as its base class does.
 
     Pooling of "Distilling Contrastive Learning Models" (Lim, Ng, Lim, 2022), section on pooling. It needs the encoder's
-    hidden states and turns them on by itself when a ``SentenceTransformer`` is composed with it.
+    hidden states and turns them on by itself when a ``SentenceTransformer`` is composed with it; in copies of the model
+    and in other processes they stay on.
 
     Args:
         embedding_dimension: Hidden size of the encoder, d.
@@ -130,13 +133,14 @@ class MultiLayerPooling(Pooling):
 
     def on_model_ready(self, model: BaseModel) -> None:
         """Turn on the encoder's hidden states, once its depth is known to be the one this module was made for."""
-        config = cast("Any", model[0]).config
+        encoder = cast("Any", model[0]).model
+        config = encoder.config
         if config.num_hidden_layers != self.num_hidden_layers:
             raise ValueError(
                 f"MultiLayerPooling was made for {self.num_hidden_layers} hidden layers, "
                 f"but the encoder has {config.num_hidden_layers}."
             )
-        config.output_hidden_states = True
+        give_hidden_states(encoder)
 
     def forward(self, features: dict[str, Tensor | Any], **kwargs: Any) -> dict[str, Tensor | Any]:
         """Pool layers, then tokens.
@@ -150,12 +154,7 @@ class MultiLayerPooling(Pooling):
             The features with ``sentence_embedding`` of shape (batch, ``get_embedding_dimension()``), in the hidden
             states' dtype, and ``token_embeddings`` reduced over layers.
         """
-        hidden_states = features.get("all_layer_embeddings")
-        if hidden_states is None:
-            raise ValueError(
-                "MultiLayerPooling found no hidden states: compose the model as "
-                "SentenceTransformer(modules=[encoder, pooling]), or set encoder.config.output_hidden_states = True."
-            )
+        hidden_states = hidden_states_of(features, self)
         if len(hidden_states) != self.num_hidden_layers + 1:
             raise ValueError(
                 f"MultiLayerPooling was made for {self.num_hidden_layers} hidden layers, "

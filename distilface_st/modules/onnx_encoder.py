@@ -10,7 +10,7 @@ import torch
 from sentence_transformers.base.modules import InputModule
 from torch import Tensor
 
-from ..inference.engines import batch_feeds, open_engine
+from ..inference.engines import embed_batch, open_engine
 from ..inference.manifest import MANIFEST, read_manifest
 from ..inference.tokenization import TOKENIZER, SentenceTokenizer, check_sentences
 
@@ -110,7 +110,7 @@ class OnnxEncoder(InputModule):
     def forward(self, features: dict[str, Tensor | Any], **kwargs: Any) -> dict[str, Tensor | Any]:
         """Add ``sentence_embedding``, shape (sentences, d), float32, on the input's device, to the features."""
         ids, mask = (features[key].cpu().numpy() for key in ("input_ids", "attention_mask"))
-        embeddings = self.engine.run(batch_feeds(ids, mask, self.manifest, int(features.get("prompt_length") or 0)))
+        embeddings = embed_batch(self.engine, ids, mask, self.manifest, int(features.get("prompt_length") or 0))
         if self.engine.runtime == "openvino":
             embeddings = embeddings.copy()  # it is OpenVINO's own memory, which the next call overwrites
         features["sentence_embedding"] = torch.from_numpy(embeddings).to(features["input_ids"].device)

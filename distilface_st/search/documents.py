@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from ..datasets.readers import listed, read_records
-from ..datasets.segmentation import split_sentences
+from ..datasets.readers import TEXT_COLUMNS, listed, read_records
+from ..datasets.segmentation import cut_points, joined, split_sentences
 from ..datasets.sources import file_kind, find_source
 from ..errors import InputError
 from .filters import SURROGATE
@@ -16,14 +16,15 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Callable, Iterator, Sequence
 
-TEXT_FIELDS = ("text", "sentence", "content", "body")
 LONGEST_ID = 512  # bytes
 
 
 def read_documents(
     source: str | os.PathLike[str], id_field: str | None = None, text_field: str | None = None
 ) -> Iterator[Document]:
-    """Read documents one by one, blank ones included; the record's other fields are their metadata.
+    """Read documents one by one, blank ones included; the record's other fields are their metadata, as they were.
+
+    A cell of a .csv or .tsv is text, whatever it looks like: :class:`.filters.Condition` says how a filter compares it.
 
     Args:
         source: .txt (a document a line), .jsonl, .csv, .tsv (each also .gz), .parquet, .arrow, a folder of those, or a
@@ -32,8 +33,12 @@ def read_documents(
             documents are numbered from 0, in a folder with the file's name before.
         text_field: Field with the text; by default the first of ``text``, ``sentence``, ``content``, ``body``, else
             the only one that holds text.
+
+    Raises:
+        InputError: A source that cannot be read, that holds no record, or a record without an id or a text.
     """
     files = find_source(source).files
+    is_empty = True
     for path in files:
         named = id_field
         for number, (where, record) in enumerate(read_records(path)):
@@ -50,11 +55,15 @@ def read_documents(
             if SURROGATE.search(text) or SURROGATE.search(identity):
                 raise InputError(f"{where}: half a surrogate pair, which is not text")
             metadata = {str(name): _plain(value) for name, value in record.items() if name not in (named, text_field)}
-            yield Document(identity, text, metadata, where)
+            is_empty = False
+            yield Document(identity, text, metadata, where, is_numbered=named is None)
+    if is_empty:
+        raise InputError(f"{source} holds no document.")
 
 
 def _text_field(record: dict[str, Any], where: str) -> str:
-    known = [name for name in TEXT_FIELDS if name in record]
+    lowered = {name.lower(): name for name in reversed(record)}
+    known = [lowered[name] for (name,) in TEXT_COLUMNS if name in lowered]
     texts = [name for name, value in record.items() if isinstance(value, str)]
     if known or len(texts) == 1:
         return (known or texts)[0]
@@ -85,6 +94,8 @@ def _plain(value: Any) -> Any:
 
 class PassageSplitter:
     """Splits documents into passages: whole sentences up to a budget of tokens; a longer sentence is cut between words.
+
+    A word that is longer still is cut between graphemes.
 
     At most ``overlap`` tokens of a passage's end, whole sentences, are repeated at the beginning of the next.
 
@@ -125,12 +136,12 @@ class PassageSplitter:
         size = 0
         for unit, count in sized:
             if begun and size + count > self.budget:
-                passages.append(" ".join(text for text, _ in begun))
+                passages.append(joined([text for text, _ in begun]))
                 begun = self._repeated(begun, self.budget - count)
                 size = sum(tokens for _, tokens in begun)
             begun.append((unit, count))
             size += count
-        return [*passages, " ".join(text for text, _ in begun)]
+        return [*passages, joined([text for text, _ in begun])]
 
     def _repeated(self, passage: list[tuple[str, int]], room: int) -> list[tuple[str, int]]:
         kept, size = 0, 0
@@ -143,11 +154,11 @@ class PassageSplitter:
 
     def _cut(self, unit: str, count: int) -> list[tuple[str, int]]:
         """A unit as it is, or where it is longer than the budget in halves of words, again and again."""
-        words = unit.split()
-        whole: Sequence[str] = words if len(words) > 1 else unit
-        if count <= self.budget or len(whole) < 2:
+        if count <= self.budget:
             return [(unit, count)]
-        joint = " " if len(words) > 1 else ""
+        whole, joint = cut_points(unit)
+        if len(whole) < 2:
+            return [(unit, count)]
         halves = [joint.join(half) for half in (whole[: len(whole) // 2], whole[len(whole) // 2 :])]
         return [piece for half in zip(halves, self.token_counts(halves), strict=True) for piece in self._cut(*half)]
 

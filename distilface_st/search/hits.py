@@ -15,12 +15,14 @@ class Document:
         text: Its text.
         metadata: Everything else that is known of it: JSON values by name.
         where: File and line it was read from, for messages.
+        is_numbered: Whether its id is its place in the corpus, for want of one of its own.
     """
 
     id: str
     text: str
     metadata: dict[str, Any] = field(default_factory=dict)
     where: str = ""
+    is_numbered: bool = False
 
 
 @dataclass(frozen=True)

@@ -2,42 +2,45 @@
 
 from __future__ import annotations
 
+import json
 import os
+import sys
 from dataclasses import replace
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from ..datasets.segmentation import split_sentences
 from ..errors import InputError
-from ..models.encoders import TORCH, embedding_dimension, lasting_name, open_encoder, unit_embeddings
+from ..models.encoders import embedding_dimension, lasting_name, open_encoder, runtime_of, unit_embeddings
 from ..models.fingerprint import encoder_fingerprint, fingerprints_of
 from ..utils.files import read_json, write_json
 from ..utils.provenance import versions
-from .filters import SURROGATE, parse_filter
+from .filters import SURROGATE, Condition, as_number, parse_filter
 from .hits import Hit
 from .lexical import LexicalIndex, fuse
-from .stores.base import store_class
+from .stores.base import REBUILD, store_class
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ..models.encoders import Encoder
-    from .filters import Condition
     from .hits import Passage
     from .stores.base import Scored, VectorStore
 
 MANIFEST = "manifest.json"
 _TYPE, _FORMAT = "distilface-index", 1
-_LEXICAL = "lexical"
+LEXICAL = "lexical"
 _FUSED = 100  # passages taken from each of the two rankings of a hybrid search, at least
 _EXAMPLES = 20
 _SAMPLED = 200
+_LEAST = -sys.float_info.max
 
 
 class SearchIndex:
-    """An index that can be searched. Open one with :meth:`open`; it may be used from several threads.
+    """An index that can be searched. Open one with :meth:`open`; it may be used from several threads, copied, pickled.
 
     Attributes:
         folder: Where it lies.
@@ -51,6 +54,7 @@ class SearchIndex:
         self.store = store
         self._encoder: Any = None
         self._lexical: LexicalIndex | None = None
+        self._lexical_lock = Lock()
 
     @classmethod
     def open(cls, folder: str | os.PathLike[str], encoder: Any = None) -> SearchIndex:
@@ -135,7 +139,8 @@ class SearchIndex:
             Hits of each query, best first, a document once, with its best passage.
 
         Raises:
-            InputError: A query that is no text or is blank, a k below 1, a filter that is none.
+            InputError: A query that is no text or is blank, a k below 1, a filter that is none, or that can match
+                nothing since its field holds values of another type alone.
         """
         if isinstance(queries, str):
             raise InputError("Give a list of queries, not a string.")
@@ -169,6 +174,8 @@ class SearchIndex:
             raise InputError(f"k is {k}: it must be at least 1.")
         if vectors.ndim != 2 or vectors.shape[1] != self.store.dimension:
             raise InputError(f"Queries of shape {vectors.shape} for an index of {self.store.dimension} dimensions.")
+        if not np.isfinite(vectors).all():
+            raise InputError("A query's vector is not finite.")
         conditions = parse_filter(filter)
         wanted = 2 * k
         while True:
@@ -177,8 +184,35 @@ class SearchIndex:
             hits = [_best_passages(own, passages, k) for own in ranked]
             # Long documents fill a ranking with their passages: look further where there may be more documents.
             if not any(len(found) < k and len(own) >= wanted for found, own in zip(hits, ranked, strict=True)):
-                return hits
+                break
             wanted *= 4
+        if conditions and not any(hits):
+            for condition in conditions:
+                self._check_types(condition, vectors[:1])
+        return hits
+
+    def _check_types(self, condition: Condition, vector: np.ndarray) -> None:
+        """Refuse a condition that no document can meet, since its field holds values of another type alone."""
+        if condition.operator == "!=":
+            return
+        number = self._example(Condition(condition.field, ">=", (_LEAST,)), vector)
+        text = self._example(Condition(condition.field, ">", ("",)), vector)
+        values = condition.values
+        meets_text = text is not None and any(isinstance(value, str) for value in values)
+        meets_number = number is not None and any(as_number(value) is not None for value in values)
+        if meets_text or meets_number or (text is None and number is None):
+            return
+        held, example = ("text that is no number", text) if number is None else ("numbers", number)
+        said = json.dumps(example, ensure_ascii=False)[:80]
+        if number is None and as_number(example) is not None:
+            said += ", for an earlier version stored it: put the documents in again with --update"
+        raise InputError(f"The filter {condition} can match nothing: {condition.field} holds {held}, such as {said}.")
+
+    def _example(self, condition: Condition, vector: np.ndarray) -> Any:
+        """What some document that meets a condition holds in the field; None where none does."""
+        (found,) = self.store.search(vector, 1, [condition])
+        passages = self.store.fetch([key for key, _ in found])
+        return next((passage.metadata[condition.field] for passage in passages.values()), None)
 
     def _ranked(
         self, vectors: np.ndarray, wanted: int, conditions: list[Condition], queries: Sequence[str] | None
@@ -187,10 +221,12 @@ class SearchIndex:
             return self.store.search(vectors, wanted, conditions)
         wanted = max(wanted, _FUSED)
         by_vector = self.store.search(vectors, wanted, conditions)
-        if self._lexical is None or self._lexical.version != self.store.version():
-            self._lexical = LexicalIndex(self.folder / _LEXICAL, self.store)
+        with self._lexical_lock:  # built once, however many ask
+            if self._lexical is None or self._lexical.version != self.store.version():
+                self._lexical = LexicalIndex(self.folder / LEXICAL, self.store)
+            lexical = self._lexical
         allowed = self.store.matching(conditions) if conditions else None
-        by_word = self._lexical.search(queries, wanted, allowed)
+        by_word = lexical.search(queries, wanted, allowed)
         return [fuse(pair) for pair in zip(by_vector, by_word, strict=True)]
 
     def _highlighted(self, vectors: np.ndarray, hits: list[list[Hit]]) -> list[list[Hit]]:
@@ -225,9 +261,13 @@ class SearchIndex:
         vectors = np.atleast_2d(np.array(detached, dtype=np.float32))
         vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
         return [
-            [{"corpus_id": int(hit.id) if hit.id.isdecimal() else hit.id, "score": hit.score} for hit in own]
+            [{"corpus_id": self._corpus_id(hit.id), "score": hit.score} for hit in own]
             for own in self.search_vectors(vectors, top_k)
         ]
+
+    def _corpus_id(self, document: str) -> str | int:
+        is_number = document.isascii() and document.isdecimal() and str(int(document)) == document
+        return int(document) if is_number and self.manifest.get("numbered", True) else document
 
     def sample(self, n: int, seed: int = 0) -> tuple[list[Hit], np.ndarray]:
         """Some passages at random, as hits of score 0, and their vectors, shape (n, d)."""
@@ -263,11 +303,21 @@ class SearchIndex:
         """Let go of files and connections."""
         self.store.close()
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A copy, also one in another process, opens the folder anew, with the same encoder."""
+        return _reopened, (type(self), self.folder.absolute(), self._encoder)
+
     def __enter__(self) -> SearchIndex:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _reopened(kind: type[SearchIndex], folder: Path, encoder: Any) -> SearchIndex:
+    index = kind.open(folder)
+    index.encoder = encoder
+    return index
 
 
 class NamedEncoder(NamedTuple):
@@ -291,15 +341,17 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         manifest = read_json(path)
     except FileNotFoundError:
         raise InputError(f"{folder} is no index: make one with `distilface index CORPUS {folder}`.") from None
+    except InputError as error:
+        raise InputError(f"{str(error).rstrip('.')}; {REBUILD}.") from error
     if manifest.get("type") != _TYPE:
         raise InputError(f"{path} is not the manifest of an index of this package.")
     if manifest.get("format") != _FORMAT:
         raise InputError(
             f"{folder} has format {manifest.get('format')}, this version reads {_FORMAT}: update distilface-st, or "
-            "build the index again."
+            "delete its folder and build the index again."
         )
     if not _has_shape(manifest, _SHAPE):
-        raise InputError(f"{path} is damaged: build the index again.")
+        raise InputError(f"{path} is damaged: {REBUILD}.")
     return manifest
 
 
@@ -307,7 +359,7 @@ def write_manifest(folder: Path, model: NamedEncoder, store: str, settings: dict
     """Write the manifest of a new index."""
     dimension = embedding_dimension(model.encoder)
     made = {"name": model.name, "fingerprint": encoder_fingerprint(*model), "dimension": dimension}
-    made |= {"runtime": TORCH} if hasattr(model.encoder, "state_dict") else {}
+    made |= {"runtime": runtime} if (runtime := runtime_of(model.encoder)) else {}
     manifest = {"type": _TYPE, "format": _FORMAT, "model": made, "store": store, "settings": settings, **more}
     write_json(folder / MANIFEST, {**manifest, "made_with": versions()})
 

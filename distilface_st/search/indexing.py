@@ -7,19 +7,21 @@ import json
 import re
 import shutil
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..datasets.sources import find_source
 from ..errors import InputError
-from ..models.encoders import embedding_dimension, longest_input, token_counts, unit_embeddings
+from ..models.encoders import embedding_dimension, longest_input, token_counter, unit_embeddings
 from ..utils.chunks import chunked
+from ..utils.files import remove
 from ..utils.ray import ray_library
 from .documents import PassageSplitter, read_documents
-from .index import MANIFEST, NamedEncoder, SearchIndex, named_encoder, read_manifest, write_manifest
+from .index import LEXICAL, MANIFEST, NamedEncoder, SearchIndex, named_encoder, read_manifest, write_manifest
+from .lexical import is_lexical
 from .stores.base import STORES, store_class
 
 if TYPE_CHECKING:
@@ -114,26 +116,49 @@ def index_corpus(
         ray_library("Indexing on Ray")
     folder = Path(folder)
     job = Job.of(mode, source, id_field, text_field)
+    settings = settings or IndexSettings()
     is_there = (folder / MANIFEST).exists()
     runtime = read_manifest(folder)["model"].get("runtime") if is_there else None
     model = named_encoder(encoder, model_name, runtime)
-    if mode == "create" and not is_there:
-        _create(folder, model, settings or IndexSettings(), job)
-    with SearchIndex.open(folder) as index:
-        index.use(*model)
-        (folder / _BEGUN).unlink(missing_ok=True)
-        job.begin(index.store, may_be_new=mode != "create")
-        progress(job.done)
-        made_with = index.manifest["passages"]
-        splitter = PassageSplitter(partial(token_counts, model.encoder), made_with["tokens"], made_with["overlap"])
-        documents = read_documents(source, id_field, text_field)
-        if ray is None:
-            embedded = _embedded(islice(documents, job.done, None), splitter, model.encoder)
-            return _store(index, job, embedded, progress)
-        from .ray_indexing import embedded_by_ray
+    if mode == "create":
+        first = next(read_documents(source, id_field, text_field), None)  # before anything is written
+        if not is_there or _discard_half(folder, job, settings):
+            _create(folder, model, settings, job, numbered=first is None or first.is_numbered)
+    try:
+        with SearchIndex.open(folder) as index:
+            index.use(*model)
+            (folder / _BEGUN).unlink(missing_ok=True)
+            job.begin(index.store, may_be_new=mode != "create")
+            with job.given_up_where_it_fails(index.store):
+                return _index(index, job, model, source, id_field, text_field, progress, ray)
+    except InputError:
+        if mode == "create" and job.stored_nothing:
+            _discard(folder, job.key)
+            _clear_begun(folder)
+        raise
 
-        work = folder.absolute() / f"ray-{job.key}"
-        result = _store(index, job, embedded_by_ray(documents, splitter, model, ray, work, job.done), progress)
+
+def _index(
+    index: SearchIndex,
+    job: Job,
+    model: NamedEncoder,
+    source: str | os.PathLike[str],
+    id_field: str | None,
+    text_field: str | None,
+    progress: Callable[[int], Any],
+    ray: RaySettings | None,
+) -> dict[str, Any]:
+    """Do a job, or what is left of it."""
+    progress(job.done)
+    made_with = index.manifest["passages"]
+    splitter = PassageSplitter(token_counter(model.encoder), made_with["tokens"], made_with["overlap"])
+    documents = read_documents(source, id_field, text_field)
+    if ray is None:
+        return _store(index, job, _embedded(islice(documents, job.done, None), splitter, model.encoder), progress)
+    from .ray_indexing import embedded_by_ray
+
+    work = index.folder.absolute() / f"ray-{job.key}"
+    result = _store(index, job, embedded_by_ray(documents, splitter, model, ray, work, job.done), progress)
     shutil.rmtree(work)
     return result
 
@@ -217,30 +242,68 @@ def _finish(index: SearchIndex, job: Job, **counts: int) -> dict[str, Any]:
     return {**counts, "total": index.store.counts().documents}
 
 
-def _create(folder: Path, model: NamedEncoder, settings: IndexSettings, job: Job) -> None:
-    """Make an empty index, at the beginning of a job."""
+def _create(folder: Path, model: NamedEncoder, settings: IndexSettings, job: Job, numbered: bool) -> None:
+    """Make an empty index, at the beginning of a job; its documents are ``numbered`` where they have no ids."""
     kind = store_class(settings.store)
     options = kind.check(settings.options)
-    tokens = min(settings.tokens, longest_input(model.encoder) - _SPECIAL)
+    longest = longest_input(model.encoder)
+    tokens = settings.tokens if longest is None else min(settings.tokens, longest - _SPECIAL)
     overlap = tokens // 4 if settings.overlap is None else settings.overlap
-    PassageSplitter(partial(token_counts, model.encoder), tokens, overlap)  # which refuses budgets that make no sense
+    PassageSplitter(token_counter(model.encoder), tokens, overlap)  # which refuses budgets that make no sense
     begun = folder / _BEGUN
-    if begun.is_file():  # a run was killed before there was a manifest: what it made goes, by name, and nothing else
-        former = begun.read_text(encoding="utf-8")  # empty where nothing was made yet
-        names = store_class(former).files if former in STORES else ()
-        for path in [path for path in folder.iterdir() if path.name in names or _TEMPORARY.fullmatch(path.name)]:
-            if path.is_dir():
-                shutil.rmtree(path)
-            else:
-                path.unlink()
-    elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    if begun.is_file():  # a run was killed before there was a manifest
+        _clear_begun(folder)
+    if folder.exists() and not begun.is_file() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder} is there already and is no index: name another folder.")
     folder.mkdir(parents=True, exist_ok=True)
     begun.write_text(settings.store, encoding="utf-8")
-    store = kind(folder, embedding_dimension(model.encoder), options, create=True)
-    store.set_position(job.position())
-    store.close()
-    write_manifest(folder, model, settings.store, options, passages={"tokens": tokens, "overlap": overlap})
+    try:
+        store = kind(folder, embedding_dimension(model.encoder), options, create=True)
+        store.set_position(job.position())
+        store.close()
+        passages = {"tokens": tokens, "overlap": overlap}
+        write_manifest(folder, model, settings.store, options, passages=passages, numbered=numbered)
+    except InputError:
+        _clear_begun(folder)
+        raise
+
+
+def _clear_begun(folder: Path) -> None:
+    """Remove what a run made that ended before there was a manifest, by name, and nothing else; the folder if empty."""
+    begun = folder / _BEGUN
+    former = begun.read_text(encoding="utf-8")  # empty where nothing was made yet
+    names = store_class(former).files if former in STORES else ()
+    for path in [path for path in folder.iterdir() if path.name in names or _TEMPORARY.fullmatch(path.name)]:
+        remove(path)
+    if list(folder.iterdir()) == [begun]:
+        begun.unlink()
+        folder.rmdir()
+
+
+def _discard(folder: Path, job: str) -> None:
+    """Turn an index that was never finished into what a run leaves that is killed at its very beginning."""
+    with SearchIndex.open(folder) as index:
+        (folder / _BEGUN).write_text(index.manifest["store"], encoding="utf-8")
+        (folder / MANIFEST).unlink()
+        index.store.destroy()
+    remove(folder / f"ray-{job}")
+    if is_lexical(folder / LEXICAL):
+        remove(folder / LEXICAL)
+
+
+def _discard_half(folder: Path, job: Job, settings: IndexSettings) -> bool:
+    """Whether an index was half made, and cannot or shall not be gone on with; it is discarded then."""
+    with SearchIndex.open(folder) as index:
+        known = Job.known(index.store)
+        made = index.manifest
+    if known["finished"] or known["mode"] != "create":
+        return False
+    options = {"index": "exact", **settings.options}
+    is_other = settings.store != made["store"] or any(made["settings"].get(key) != options[key] for key in options)
+    if not is_other and (known["job"] == job.key or Job.can_go_on(known)):
+        return False
+    _discard(folder, known["job"])
+    return True
 
 
 @dataclass
@@ -248,14 +311,17 @@ class Job:
     """A piece of work on an index, and how many documents of it are done, as the store's position keeps it.
 
     ``key`` tells it from other work, ``name`` says what it is. One that ``is_new`` was begun just now, so that nothing
-    can be there from before a kill.
+    can be there from before a kill; one that ``stored_nothing`` failed before its first commit.
     """
 
     key: str
     name: str
     mode: str
+    source: str
+    fields: tuple[str | None, str | None]
     done: int = 0
     is_new: bool = False
+    stored_nothing: bool = False
 
     @classmethod
     def of(cls, mode: str, source: str | os.PathLike[str], id_field: str | None, text_field: str | None) -> Job:
@@ -264,22 +330,72 @@ class Job:
             raise InputError(f"mode is {mode!r}: choose create, add or update.")
         found = find_source(source)
         decisive = json.dumps([mode, found.identity(), id_field, text_field])
-        return cls(hashlib.blake2b(decisive.encode(), digest_size=12).hexdigest(), f"{mode} {found.name}", mode)
+        key = hashlib.blake2b(decisive.encode(), digest_size=12).hexdigest()
+        lasting = str(Path(source).absolute()) if Path(source).exists() else str(source)
+        return cls(key, f"{mode} {found.name}", mode, lasting, (id_field, text_field))
 
-    def position(self, finished: bool = False) -> str:
+    def position(self, finished: bool = False, failed: bool = False) -> str:
         """What the store keeps."""
-        return json.dumps({"job": self.key, "name": self.name, "done": self.done, "finished": finished})
+        return json.dumps(
+            {
+                "job": self.key,
+                "name": self.name,
+                "mode": self.mode,
+                "source": self.source,
+                "fields": self.fields,
+                "done": self.done,
+                "finished": finished,
+                "failed": failed,
+            }
+        )
+
+    @staticmethod
+    def known(store: VectorStore) -> dict[str, Any]:
+        """The last position that a store was given. Version 0.1 noted neither ``mode`` nor ``source``."""
+        known: dict[str, Any] = json.loads(store.position() or "{}")
+        return {"finished": True, "failed": False, "mode": str(known.get("name")).partition(" ")[0], **known}
+
+    @staticmethod
+    def can_go_on(known: dict[str, Any]) -> bool:
+        """Whether unfinished work did not fail, and its source is what it was."""
+        if known["failed"]:
+            return False
+        if "source" not in known:
+            return True  # as far as version 0.1 has noted
+        try:
+            return bool(Job.of(known["mode"], known["source"], *known["fields"]).key == known["job"])
+        except InputError:
+            return False
 
     def begin(self, store: VectorStore, may_be_new: bool) -> None:
-        """Go on where the store says that the job was, or note in it that the job is begun."""
-        position = store.position()
-        known = json.loads(position) if position else {"finished": True}
-        if known["finished"]:
-            if not may_be_new:
-                raise InputError("There is an index already: --add or --update changes it; or name another folder.")
-            store.set_position(self.position())
-            self.is_new = True
-        elif known["job"] != self.key:
-            raise InputError(f"The index has unfinished work ({known['name']}): run that again first.")
-        else:
+        """Go on where the store says that the job was, or note in it that the job is begun.
+
+        Other work must be finished first, but for what failed, or cannot be done any more since its source is another.
+        """
+        known = self.known(store)
+        if not known["finished"] and known["job"] == self.key:
             self.done = int(known["done"])
+            return
+        if not known["finished"]:
+            anew = "" if known["mode"] != "create" else f", or delete {store.folder} and begin anew"
+            if self.can_go_on(known):
+                raise InputError(f"The index has unfinished work ({known['name']}): run that again first{anew}.")
+            if known["mode"] == "create":
+                raise InputError(
+                    f"The index was never finished ({known['name']}): make it again first, without --{self.mode}."
+                )
+        elif not may_be_new:
+            raise InputError("There is an index already: --add or --update changes it; or name another folder.")
+        store.set_position(self.position())
+        self.is_new = True
+
+    @contextmanager
+    def given_up_where_it_fails(self, store: VectorStore) -> Iterator[None]:
+        """Note in the store that the job failed, so that other work need not wait until it is finished."""
+        try:
+            yield
+        except InputError:
+            known = self.known(store)
+            self.stored_nothing = known["done"] == 0
+            store.set_position(json.dumps({**known, "failed": True}))
+            raise

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import logging
+import unicodedata
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import regex
 
 from ..errors import InputError
 from ..utils.extras import require
-from ..utils.files import atomic_folder, read_json, write_json
+from ..utils.files import FolderKind, atomic_folder, only_one, read_json, write_json
 from .stores.base import Scored
 
 if TYPE_CHECKING:
@@ -17,31 +21,82 @@ if TYPE_CHECKING:
 
     from .stores.base import VectorStore
 
+logger = logging.getLogger(__name__)
+
 _RECORD = "lexical.json"
 _KEYS = "keys.npy"
+_FOLDER = FolderKind("the words of an index", _RECORD)
+_FORM = 2  # of the words, see words_of: another one, and the words of an index are found anew
+
+_UNSPACED = r"\p{Han}\p{Hiragana}\p{Katakana}\u30fc\p{Hangul}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}"
+_LETTER = rf"[\w--[{_UNSPACED}]]"
+# A lone letter after an apostrophe, as in "don't", is no word.
+_WORD = regex.compile(
+    rf"(?V1)(?P<unspaced>[{_UNSPACED}]+)"
+    rf"|(?P<marked>(?:(?<![\w.])\.(?=\p{{L}}))?(?P<word>{_LETTER}{{2,}}|(?<!['\u2019]){_LETTER})(?:[+#]++(?!\p{{L}}))?)"
+)
+_STOP_WORDS = frozenset(
+    """a an and are as at be but by for if in into is it no not of on or such that the their then there these they this
+to was will with""".split()
+)
+
+
+def words_of(text: str, is_query: bool = False) -> list[str]:
+    """What BM25 compares: words in one Unicode form and case, and those that have marks, as ``c++``, with them too.
+
+    In scripts that put no spaces between words, characters and pairs of neighbours stand for words; of a query pairs
+    alone, if it has any.
+
+    Example:
+        >>> words_of("The R book, C++ and .NET"), words_of("我喜欢猫", is_query=True)
+        (['r', 'book', 'c', 'c++', 'net', '.net'], ['我喜', '喜欢', '欢猫'])
+    """
+    found: list[str] = []
+    form = partial(unicodedata.normalize, "NFKC")
+    for match in _WORD.finditer(form(form(text).casefold())):
+        if run := match["unspaced"]:
+            pairs = [run[at : at + 2] for at in range(len(run) - 1)]
+            found += pairs if is_query and pairs else [*run, *pairs]
+        else:
+            found += [each for each in dict.fromkeys((match["word"], match["marked"])) if each not in _STOP_WORDS]
+    return found
 
 
 class LexicalIndex:
-    """BM25 scores of a store's passages, kept in a folder. When the passages have changed, the whole is built anew."""
+    """BM25 scores of a store's passages, kept in a folder, or in memory where that cannot be written to.
+
+    When the passages have changed, the whole is built anew.
+    """
 
     def __init__(self, folder: Path, store: VectorStore) -> None:
-        self._bm25s = require("bm25s", "Hybrid search", "search")
+        bm25s = require("bm25s", "Hybrid search", "search")
         self.version = store.version()
-        if _version_of(folder) != self.version:
-            passages = list(store.texts())
-            with atomic_folder(folder) as temporary:
-                if passages:
-                    index = self._bm25s.BM25()
-                    index.index(self._words([text for _, text in passages]), show_progress=False)
-                    index.save(str(temporary))
-                np.save(temporary / _KEYS, np.asarray([key for key, _ in passages], np.int64))
-                write_json(temporary / _RECORD, {"version": self.version, "passages": len(passages)})
+        if _version_of(folder) != (self.version, _FORM):
+            try:
+                with only_one(folder):
+                    if _version_of(folder) != (self.version, _FORM):
+                        self._build(store, bm25s)
+                        self._save(folder)
+            except OSError as error:
+                logger.info("%s cannot be written (%s): the words are kept in memory.", folder, error)
+                self._build(store, bm25s)
+                return
         self._keys = np.load(folder / _KEYS, mmap_mode="r")
-        self._index = self._bm25s.BM25.load(str(folder), mmap=True) if len(self._keys) else None
+        self._index = bm25s.BM25.load(str(folder), mmap=True) if len(self._keys) else None
 
-    def _words(self, texts: list[str]) -> list[list[str]]:
-        words: list[list[str]] = self._bm25s.tokenize(texts, stopwords="en", return_ids=False, show_progress=False)
-        return words
+    def _build(self, store: VectorStore, bm25s: Any) -> None:
+        passages = [(key, words) for key, words in ((key, words_of(text)) for key, text in store.texts()) if words]
+        self._keys, self._index = np.asarray([key for key, _ in passages], np.int64), None
+        if passages:
+            self._index = bm25s.BM25()
+            self._index.index([words for _, words in passages], show_progress=False)
+
+    def _save(self, folder: Path) -> None:
+        with atomic_folder(folder, _FOLDER) as temporary:
+            if self._index is not None:
+                self._index.save(str(temporary))
+            np.save(temporary / _KEYS, self._keys)
+            write_json(temporary / _RECORD, {"version": self.version, "form": _FORM, "passages": len(self._keys)})
 
     def search(self, queries: Sequence[str], k: int, allowed: Collection[int] | None = None) -> list[list[Scored]]:
         """At most ``k`` passages that share words with each query, best first, of those with ``allowed`` keys."""
@@ -49,7 +104,7 @@ class LexicalIndex:
             return [[] for _ in queries]
         mask = None if allowed is None else np.isin(self._keys, np.fromiter(allowed, np.int64)).astype(np.float32)
         found: list[list[Scored]] = []
-        for words in self._words(list(queries)):
+        for words in (words_of(query, is_query=True) for query in queries):
             if not words:
                 found.append([])
                 continue
@@ -61,13 +116,19 @@ class LexicalIndex:
         return found
 
 
-def _version_of(folder: Path) -> Any:
-    """Version of the passages that a BM25 index was built over; None where there is none that can be read."""
+def is_lexical(folder: Path) -> bool:
+    """Whether a folder is one of ours."""
+    return (folder / _RECORD).is_file()
+
+
+def _version_of(folder: Path) -> tuple[Any, Any] | None:
+    """Version of the passages that a BM25 index was built over, and of its words; None where none can be read."""
     record = folder / _RECORD
-    if folder.exists() and not record.is_file():
+    if folder.exists() and not is_lexical(folder):
         raise InputError(f"{folder} is not of this index: move it elsewhere, hybrid search keeps its words there.")
     try:
-        return read_json(record).get("version")
+        known = read_json(record)
+        return known.get("version"), known.get("form")
     except (FileNotFoundError, InputError):
         return None
 

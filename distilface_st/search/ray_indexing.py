@@ -17,11 +17,10 @@ import pyarrow as pa
 from pyarrow import dataset, parquet
 
 from ..errors import InputError
-from ..inference.edge_encoder import EdgeEncoder
-from ..models.encoders import TORCH, open_encoder, unit_embeddings
+from ..models.encoders import TORCH, open_encoder, runtime_of, unit_embeddings
 from ..models.fingerprint import encoder_fingerprint
 from ..utils.chunks import chunked
-from ..utils.files import atomic_folder, read_json, write_json
+from ..utils.files import FolderKind, atomic_folder, read_json, write_json
 from ..utils.ray import ray_cluster
 from .hits import Document, Passage
 from .indexing import CHUNK, Embedded
@@ -78,7 +77,7 @@ def _write_passages(documents: Iterable[Document], splitter: PassageSplitter, ta
     """A file a chunk of documents, with the rows of their passages numbered through."""
     row = 0
     parts: list[int] = []
-    with atomic_folder(target) as folder:
+    with atomic_folder(target, FolderKind("passages of an index", _DONE)) as folder:
         for number, chunk in enumerate(chunked(documents, CHUNK)):
             passages = splitter(chunk)
             there = {passage.document for passage in passages}
@@ -111,7 +110,7 @@ def _embed(work: Path, model: NamedEncoder, settings: RaySettings) -> None:
     target = work / _EMBEDDED
     shutil.rmtree(target, ignore_errors=True)
     # torch keeps to an actor's one core by itself; an exported model is told to
-    runtime = None if isinstance(model.encoder, EdgeEncoder) else TORCH
+    runtime = runtime_of(model.encoder)
     with ray_cluster("Indexing on Ray", settings.address, settings.workers + _OTHERS) as ray:
         import ray.data
 

@@ -28,6 +28,7 @@ from starlette.staticfiles import StaticFiles
 from typing_extensions import override
 from uvicorn.config import LOGGING_CONFIG
 
+from ..errors import InputError
 from ..models.encoders import open_encoder
 from ..search import SearchIndex
 from . import schemas
@@ -131,6 +132,7 @@ def http_server(service: Service, host: str = "127.0.0.1", port: int = 8000) -> 
         proxy_headers=False,
         ws="none",
         lifespan="on",
+        timeout_keep_alive=service.settings.keep_alive,  # type: ignore[arg-type]  # seconds, as any number
         timeout_graceful_shutdown=max(1, int(service.settings.drain_timeout)),
     )
     return _DrainingServer(config, service)
@@ -201,8 +203,8 @@ def _api_routes(service: Service) -> APIRouter:
     @router.post("/v1/embeddings", response_model=schemas.EmbeddingResponse)
     async def embeddings(request: schemas.EmbeddingRequest) -> Response:
         """Embed texts, as OpenAI's API does. Embeddings have length 1."""
-        texts = [request.input] if isinstance(request.input, str) else request.input
         _check_model(service, request.model)
+        texts = await _texts_of(service, request.input)
         _check_texts(service, texts)
         width = request.dimensions or service.encoder.dimension
         if width > service.encoder.dimension:
@@ -320,6 +322,19 @@ def _check_model(service: Service, name: str | None) -> None:
     if name not in (None, served):
         said = f"That model is not served here; this server has {served}."
         raise ApiError(404, said, "model_not_found", param="model")
+
+
+async def _texts_of(service: Service, given: str | list[str] | list[int] | list[list[int]]) -> Sequence[str]:
+    """What ``input`` holds as texts; token ids are read by the model's tokenizer."""
+    if isinstance(given, str):
+        return [given]
+    if isinstance(given[0], str):
+        return given
+    ids = [given] if isinstance(given[0], int) else given
+    try:
+        return await anyio.to_thread.run_sync(lambda: [service.encoder.text_of(row) for row in ids])
+    except InputError as error:
+        raise ApiError(400, f"input: {error}", param="input") from error
 
 
 def _check_index(service: Service) -> None:

@@ -10,12 +10,22 @@ from collections import deque
 from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from ..models.encoders import embedding_dimension, lasting_name, unit_embeddings
+from ..errors import InputError
+from ..models.encoders import (
+    Kind,
+    embedding_dimension,
+    lasting_name,
+    longest_input,
+    own_tokenizer,
+    prompt_of,
+    unit_embeddings,
+)
 
 if TYPE_CHECKING:
     import os
@@ -23,13 +33,14 @@ if TYPE_CHECKING:
 
     from .service import ServerSettings
 
-Kind = Literal["query"]
-"""Text that a model may embed otherwise than the rest."""
-
 _RUN_TOKENS = 128
 """Tokens in one run of an exported graph. On a processor a padded token costs the same in runs of any size
 (distilface-mini: 46 to 52 us, one core), and the fewer texts there are to sort, the more padding a large run has: 32
 docstring sentences of 499 tokens took 27 ms in runs of 128 and 60 ms in runs of 1,024."""
+
+
+_NO_LIMIT = 2**31
+"""A static model's limit is infinite, and that of a tokenizer without one is 10^30."""
 
 
 class ServedEncoder:
@@ -42,9 +53,10 @@ class ServedEncoder:
     def __init__(self, model: Any, name: str) -> None:
         self.model, self.name = model, name
         self.dimension = embedding_dimension(model)
-        self.max_tokens: int | None = model.max_seq_length
+        self.max_tokens = longest_input(model)
         usual: str = model.prompts.get(model.default_prompt_name or "") or ""
-        self._prompts: dict[Kind | None, str] = {None: usual, "query": model.prompts.get("query", usual)}
+        of_queries = model.prompts.get(prompt_of("query", model.prompts) or "") or ""
+        self._prompts: dict[Kind | None, str] = {None: usual, "query": of_queries}
         routed = any(type(part).__name__ == "Router" for part in getattr(model, "children", list)())
         self.query_kind: Kind | None = "query" if routed or self._prompts["query"] != usual else None
         self._exported = hasattr(model, "input_lengths")
@@ -65,9 +77,30 @@ class ServedEncoder:
             return list(self.model.input_lengths(prompted))
         with self._counting:
             if hasattr(self._tokenizer, "encode_batch"):  # a bare tokenizer, as static embeddings have
-                return [len(encoding.ids) for encoding in self._tokenizer.encode_batch(prompted)]
+                return [len(one.ids) for one in self._tokenizer.encode_batch(prompted, add_special_tokens=False)]
             ids = self._tokenizer(prompted, truncation=self.max_tokens is not None, max_length=self.max_tokens)
         return [len(row) for row in ids["input_ids"]]
+
+    def text_of(self, ids: Sequence[int]) -> str:
+        """The text that token ids of the model's own tokenizer stand for, special ones left out.
+
+        Raises:
+            InputError: The model has no such ids, or they are another tokenizer's: they do not read back as they are.
+        """
+        tokenizer = self._reader
+        special = {number for number, token in tokenizer.get_added_tokens_decoder().items() if token.special}
+        special.discard(tokenizer.token_to_id(getattr(tokenizer.model, "unk_token", None) or ""))
+        if any(not 0 <= number < _NO_LIMIT or tokenizer.id_to_token(number) is None for number in ids):
+            raise InputError(f"a token id is out of range: the model has {tokenizer.get_vocab_size()} tokens.")
+        kept = [number for number in ids if number not in special]
+        text: str = tokenizer.decode(kept, skip_special_tokens=False)
+        if not kept or tokenizer.encode(text, add_special_tokens=False).ids != kept:
+            raise InputError("the tokens are no text of this model's own tokenizer: send text.")
+        return text
+
+    @cached_property
+    def _reader(self) -> Any:
+        return own_tokenizer(self.model)
 
 
 def display_name(model: str | os.PathLike[str] | None) -> str:

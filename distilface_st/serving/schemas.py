@@ -10,23 +10,26 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 from ..search.hits import Hit  # noqa: TC001 (pydantic reads the annotation)
 
 
-def _only_text(value: object) -> object:
+def _text_or_tokens(value: object) -> object:
     """Say plainly what is wrong with ``input``; a union's own errors would name each member."""
-    if isinstance(value, list):
-        if any(isinstance(entry, (int, list)) and not isinstance(entry, bool) for entry in value):
-            raise ValueError("arrays of tokens are not supported: send text, a string or a list of strings")
-        if not value:
-            raise ValueError("the list is empty: send one text or more")
-    entries = value if isinstance(value, list) else [value]
-    for entry in entries:
-        if not isinstance(entry, str):
-            raise ValueError("send a string or a list of strings")
-        if not entry:
-            raise ValueError("a text is empty")
+    if value == []:
+        raise ValueError("the list is empty: send one text or more")
+    entries = value if isinstance(value, list) and not _is_tokens(value) else [value]
+    if not (all(isinstance(entry, str) for entry in entries) or all(map(_is_tokens, entries))):
+        raise ValueError("send a string or a list of strings, or token ids: an array of them, or a list of arrays")
+    if not all(entries):
+        raise ValueError("a text is empty")
     return value
 
 
+def _is_tokens(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(entry, int) and not isinstance(entry, bool) for entry in value)
+
+
 _Text = Annotated[str, Field(min_length=1)]
+_Texts = Annotated[list[_Text], Field(min_length=1)]
+_Tokens = Annotated[list[int], Field(min_length=1)]
+_TokenLists = Annotated[list[_Tokens], Field(min_length=1)]
 
 
 class _Strict(BaseModel):
@@ -36,6 +39,8 @@ class _Strict(BaseModel):
     @classmethod
     def _valid_unicode(cls, value: object) -> object:
         """JSON can spell half a character; neither a tokenizer nor an answer can hold one."""
+        if isinstance(value, bytes):  # not sent as JSON, which is refused as no object
+            return value
         try:
             json.dumps(value, ensure_ascii=False).encode()
         except UnicodeEncodeError:
@@ -44,11 +49,20 @@ class _Strict(BaseModel):
             raise ValueError("the body is nested too deeply") from None
         return value
 
+    @model_validator(mode="before")
+    @classmethod
+    def _null_is_default(cls, value: object) -> object:
+        """Clients that write all fields write ``null`` for those that nobody set."""
+        if not isinstance(value, dict):
+            return value
+        optional = {name for name, field in cls.model_fields.items() if not field.is_required()}
+        return {name: entry for name, entry in value.items() if entry is not None or name not in optional}
+
 
 class EmbeddingRequest(_Strict):
-    """OpenAI's request for embeddings."""
+    """OpenAI's request for embeddings: of texts, or of token ids of the model's own tokenizer."""
 
-    input: Annotated[_Text | Annotated[list[_Text], Field(min_length=1)], BeforeValidator(_only_text)]
+    input: Annotated[_Text | _Texts | _Tokens | _TokenLists, BeforeValidator(_text_or_tokens)]
     model: str | None = None
     encoding_format: Literal["float", "base64"] = "float"
     dimensions: Annotated[int, Field(ge=1)] | None = None
@@ -98,7 +112,7 @@ class ModelList(BaseModel):
 class SearchRequest(_Strict):
     """A query, how many hits, and what they must satisfy."""
 
-    query: Annotated[_Text, BeforeValidator(_only_text)]
+    query: _Text
     k: Annotated[int, Field(ge=1)] = 10
     filter: dict[str, Any] | None = None
     hybrid: bool = False

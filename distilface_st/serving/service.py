@@ -56,6 +56,8 @@ class ServerSettings:
         max_map_points: Most points of a map.
         request_timeout: Seconds that a request may take, its body included.
         drain_timeout: Seconds that accepted requests are given when the server is told to stop.
+        keep_alive: Seconds after which an idle connection is closed. A proxy that keeps connections for its clients
+            must do so for a shorter time, or it meets closed ones.
         search_threads: Searches at work at once.
         log_text: Write texts into the log.
 
@@ -77,6 +79,7 @@ class ServerSettings:
     max_map_points: int = 5000
     request_timeout: float = 60.0
     drain_timeout: float = 60.0
+    keep_alive: float = 5.0
     search_threads: int = 32
     log_text: bool = False
 

@@ -15,6 +15,7 @@ from ..models.build import build_model
 from ..modules.multi_layer_pooling import LAYER_REDUCTIONS, resolve_layers
 from ..training.config import resolve_precision
 from ..training.history import as_scores
+from ..training.train import check_batch_size
 from .space import JOINT, SAMPLERS, Choice, Range, grid, listed, one_at_a_time, random_configurations, with_base
 
 if TYPE_CHECKING:
@@ -219,8 +220,9 @@ def _check_settings(settings: dict[str, Any], plan: SweepPlan, depth: int | None
         if wrong := [one for one in (value if several else [value]) if one not in choices]:
             problems.add(f"{name} has {wrong[0]!r}: allowed are {', '.join(choices)}.")
     batch = settings.get("batch_size", 0)
-    if plan.data and isinstance(batch, int) and batch > len(plan.data.dataset):
-        problems.add(f"batch_size has {batch}, but {plan.data.source} gives {len(plan.data.dataset)} rows.")
+    if plan.data and isinstance(batch, int) and batch > 1:
+        with problems.collected():
+            check_batch_size(plan.data, batch)
     if settings.get("precision") == "fp16":
         kind = plan.device or ("cuda" if torch.cuda.is_available() else "cpu")
         with problems.collected():

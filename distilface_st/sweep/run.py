@@ -11,6 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
+from ..models.save import MODEL_FOLDER
 from ..training.callbacks import StopOnSignal
 from ..training.train import TrainingInterrupted
 from ..utils.files import atomic_folder
@@ -200,7 +201,7 @@ def _finish(store: SweepStore) -> list[ConfigurationRecord]:
             best = configurations[0].best_trial(plan.evaluator.greater_is_better)
             model = store.trials_folder / best.key / "model"
             if model.exists():
-                with atomic_folder(plan.output / "best") as folder:
+                with atomic_folder(plan.output / "best", MODEL_FOLDER) as folder:
                     shutil.copytree(model, folder, dirs_exist_ok=True)
     return configurations
 

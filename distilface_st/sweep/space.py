@@ -255,7 +255,7 @@ def read_space(path: Path, problems: Problems) -> tuple[Space, dict[str, Any], t
         What could be read: the space, the shared settings, the seeds.
     """
     try:
-        content = current_names(_parse(path.read_text(encoding="utf-8")), OLD_NAMES)
+        content = current_names(_parse(path.read_text(encoding="utf-8-sig")), OLD_NAMES)
     except (OSError, ValueError) as error:
         problems.add(f"{path} cannot be read as a space: {error}")
         return Space(()), {}, ()

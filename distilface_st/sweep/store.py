@@ -14,7 +14,7 @@ from filelock import FileLock, Timeout
 from ..errors import InputError
 from ..training.config import OLD_NAMES
 from ..utils.extras import require
-from ..utils.files import read_json, write_json
+from ..utils.files import FolderKind, check_output, read_json, write_json
 from ..utils.provenance import provenance
 from .records import Outcome, SweepResults, TrialRecord
 from .space import grid
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 _RECORD = "sweep.json"
 _JOURNAL = "optuna.log"
+_TRIALS, _LOCK = "trials", "sweep.lock"
+SWEEP_FOLDER = FolderKind("a sweep's", _RECORD, early=frozenset({_TRIALS, _LOCK}))
 _DRAWS_BEFORE_CHANCE = 20
 
 
@@ -48,10 +50,11 @@ class SweepStore:
     """Hands out trials and stores their outcomes; any number of processes may each have one on the same folder."""
 
     def __init__(self, plan: SweepPlan) -> None:
+        check_output(plan.output, SWEEP_FOLDER)
         self.plan = plan
-        self.trials_folder = plan.output / "trials"
+        self.trials_folder = plan.output / _TRIALS
         self.trials_folder.mkdir(parents=True, exist_ok=True)
-        self.lock = FileLock(plan.output / "sweep.lock")  # held to choose a trial, or to tidy
+        self.lock = FileLock(plan.output / _LOCK)  # held to choose a trial, or to tidy
         with self.lock:
             self._begin()
             self.study = _open_study(plan)

@@ -34,8 +34,8 @@ class RunSettings:
         max_grad_norm: Gradients are scaled down to this norm.
         dropout: Probability in every dropout of the encoder; by default the encoder's own.
         max_length: Tokens of a training sentence; inference keeps the encoder's own limit.
-        precision: fp32, bf16, fp16 (CUDA only, with gradient scaling), or auto: bf16 where the device computes in it,
-            else fp16 on CUDA, else fp32.
+        precision: What is computed in: fp32, bf16, fp16 (CUDA only, with gradient scaling), or auto: bf16 where the
+            device computes in it, else fp16 on CUDA, else fp32. Weights are kept, and saved, in fp32.
         eval_steps: Steps between evaluations, which are also the checkpoints.
         patience: Evaluations without a better score before training stops; by default it never does.
         seed: Seed of dropout, order of the data and new weights.

@@ -14,14 +14,13 @@ from datasets import Dataset
 from ..datasets.python_docs import PACKAGES, gather_python_docs
 from ..datasets.sts import load_sts
 from ..datasets.text_data import TextData
-from ..errors import InputError
 from ..evaluation.alignment_uniformity import alignment, uniformity
 from ..evaluation.retrieval import ranks_of_own, scores_of_ranks
 from ..evaluation.sts import STSEvaluator
 from ..models.build import build_model
 from ..models.encoders import distinct_embeddings
 from ..models.fingerprint import model_fingerprint
-from ..utils.files import atomic_folder, write_json
+from ..utils.files import FolderKind, atomic_folder, check_output, write_json
 from ..utils.provenance import provenance, text_fingerprint
 from .train import TrainingConfig, train
 
@@ -54,6 +53,7 @@ CONFIG = TrainingConfig(
 """Chosen on a part of the standard library that is neither trained on nor reported on: see results/quickstart."""
 
 _RESULT = "quickstart.json"
+_FOLDER = FolderKind("a quickstart's", _RESULT, r"(quickstart|run)\.json|history\.(csv|png)|model")
 
 
 def quickstart(
@@ -82,9 +82,7 @@ def quickstart(
         InputError: ``output`` is something else than an earlier quickstart's folder.
         TrainingInterrupted: SIGINT or SIGTERM came during training. Nothing is kept.
     """
-    output = Path(output)
-    if output.exists() and not (output / _RESULT).is_file() and (output.is_file() or any(output.iterdir())):
-        raise InputError(f"{output} exists and is no earlier quickstart's folder: choose another with --output.")
+    check_output(output, _FOLDER)
     begun: list[tuple[str, float]] = []
 
     def begin(stage: str) -> None:
@@ -99,7 +97,7 @@ def quickstart(
     sts = STSEvaluator(load_sts("STS-B", Path(sts_dir)), write_csv=False) if sts_dir is not None else None
     begin("Scoring before training")
     result: dict[str, Any] = {"before": heldout_scores(model, docs, config.batch_size, sts)}
-    with atomic_folder(output) as folder:
+    with atomic_folder(output, _FOLDER) as folder:
         begin("Training")
         train(model, training_data(docs), config, folder, device=device, callbacks=callbacks)
         begin("Scoring after training")

@@ -6,17 +6,17 @@ import json
 import os
 import shutil
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
 from ..models.fingerprint import model_fingerprint
 from ..utils.deprecation import current_names
-from ..utils.files import read_json, write_json
+from ..utils.files import FolderKind, check_output, read_json, write_json
 from ..utils.provenance import provenance
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.base.evaluation import BaseEvaluator
@@ -24,6 +24,23 @@ if TYPE_CHECKING:
 
     from ..datasets.text_data import TextData
     from .config import RunSettings
+
+
+RUN_FOLDER = FolderKind("a run", "run.json", early=frozenset({"lock", "starts.json", "model", "plan.json"}))
+"""A run's folder; a sweep or an adaptation has put two things into it before the run begins."""
+
+
+def check_run_folder(output: str | os.PathLike[str], resume: bool) -> None:
+    """Refuse a folder for a run that holds something else, another run or, to resume, none, before any work."""
+    check_output(output, RUN_FOLDER)
+    if not is_first_process():
+        return  # the first may have begun already
+    file = Path(output, RUN_FOLDER.mark)
+    if resume and not file.exists():
+        raise InputError(f"{output} holds no run to resume.")
+    # A run that failed, that diverged say, may be begun anew in its folder.
+    if not resume and file.exists() and read_json(file).get("status") != "failed":
+        raise InputError(f"{output} holds a run already: go on with --resume, or choose another --output.")
 
 
 @dataclass(frozen=True)
@@ -54,12 +71,12 @@ class TrainingRun:
             },
             "fingerprint_before": model_fingerprint(self.model),
         }
+        check_run_folder(self.output, self.resume)
         if not is_first_process():
             return record
-        file = self.output / "run.json"
-        if not file.exists():
-            if self.resume:
-                raise InputError(f"{self.output} holds no run to resume.")
+        file = self.output / RUN_FOLDER.mark
+        if not self.resume:
+            shutil.rmtree(self.output / "checkpoints", ignore_errors=True)  # of a run that failed
             write_json(file, record)
             return record
         before = read_json(file)
@@ -68,8 +85,6 @@ class TrainingRun:
             before["config"] = current_names(before["config"], getattr(self.config, "RENAMED", {}))
         except (KeyError, TypeError, AttributeError) as error:
             raise InputError(f"{file} is damaged: {error!r}") from error
-        if not self.resume:
-            raise InputError(f"{self.output} holds a run already: go on with --resume, or choose another --output.")
         self._check_same(before, json.loads(json.dumps(record)))
         return before
 

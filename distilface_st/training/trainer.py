@@ -16,6 +16,7 @@ from torch.nn.modules.dropout import _DropoutNd
 from transformers import EarlyStoppingCallback, PrinterCallback, ProgressCallback, SchedulerType, set_seed
 
 from ..errors import InputError, MissingExtraError
+from ..models.encoders import check_model
 from ..models.fingerprint import model_fingerprint
 from ..models.save import save_model
 from ..utils.files import write_json
@@ -83,12 +84,16 @@ def fit(
     rows: Dataset | None = None,
     facts: dict[str, Any] | None = None,
 ) -> TrainingResult:
-    """Train a model; what :func:`distilface_st.train` and :func:`distilface_st.distill` share.
+    """Train a model, its weights in fp32; what :func:`distilface_st.train` and :func:`distilface_st.distill` share.
 
     ``make_loss`` gives the loss for a number of processes, ``rows`` are what the trainer reads, by default the text
     itself, and ``facts`` go into ``run.json``.
     """
     model, config, output = run.model, run.config, run.output
+    check_model(model)
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise InputError("This model has no weights to train; an exported one only runs.")
+    model.float()  # whatever its file holds: a step of 1e-5 is lost on a weight of 16 bits
     checkpoint = last_checkpoint(output / "checkpoints") if run.resume else None
     arguments = _arguments(run, batch_sampler, is_resumed=checkpoint is not None)
     loss = make_loss(arguments.world_size)
@@ -99,7 +104,8 @@ def fit(
         for module in model.modules():
             if isinstance(module, _DropoutNd):
                 module.p = config.dropout
-    history = History(output / "history.csv", up_to=int(checkpoint.name.split("-")[1]) if checkpoint else None)
+    begun_at = int(checkpoint.name.split("-")[1]) if checkpoint else 0
+    history = History(output / "history.csv", up_to=begun_at if checkpoint else None)
     stop = StopOnSignal()
     card = model.model_card_data
     card.widget = [{}]  # or the trainer would fill it with training sentences, which may be private
@@ -123,10 +129,16 @@ def fit(
     for printing in (PrinterCallback, ProgressCallback):
         trainer.remove_callback(printing)
     start = time.perf_counter()
-    with stop, accelerated(model):
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    try:
+        with stop, accelerated(model):
+            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    except InputError:
+        if trainer.is_world_process_zero():  # so that the run may be begun anew, with what the error advises
+            write_json(output / "run.json", record | {"status": "failed"})
+        raise
     if stop.stopped and trainer.state.global_step < config.max_steps:
         raise TrainingInterrupted(trainer.state.global_step, output)
+    _check_steps(trainer, begun_at)
     model.eval()
     if trainer.is_world_process_zero():
         record |= _outcome(trainer.state, history, run.evaluator)
@@ -138,6 +150,14 @@ def fit(
         write_json(output / "run.json", record)
         shutil.rmtree(output / "checkpoints", ignore_errors=True)  # only now, with all of the result on disk
     return TrainingResult(model, output, history.rows, record)
+
+
+def _check_steps(trainer: SentenceTransformerTrainer, begun_at: int) -> None:
+    """Refuse to call a run finished that did fewer steps than it was asked for, and that no callback has stopped."""
+    done, asked = trainer.state.global_step, trainer.args.max_steps
+    # The trainer says stop, too, where an epoch has no batch at all.
+    if done < asked and (done == begun_at or not trainer.control.should_training_stop):
+        raise InputError(f"Training ended after {done} of {asked} steps: the text gave no more batches.")
 
 
 def _outcome(state: TrainerState, history: History, evaluator: BaseEvaluator | None) -> dict[str, Any]:

@@ -28,7 +28,17 @@ def versions() -> dict[str, str]:
 
 def command() -> str:
     """The command line as typed, the program's folder left out."""
-    return " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])
+    return shown(" ".join([Path(sys.argv[0]).name, *sys.argv[1:]]))
+
+
+def shown(name: str) -> str:
+    r"""A name as any file can hold it: bytes of a file's name that are not UTF-8 as escapes.
+
+    Example:
+        >>> shown("caf\udce9.txt")
+        'caf\\udce9.txt'
+    """
+    return name.encode("utf-8", "backslashreplace").decode()
 
 
 def text_fingerprint(texts: Iterable[str]) -> str:

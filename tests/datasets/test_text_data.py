@@ -6,9 +6,12 @@ import os
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
 
 import pytest
 
+from distilface_st.datasets import text_data as library
 from distilface_st.datasets.sentences import load_sentences
 from distilface_st.datasets.sources import find_source
 from distilface_st.datasets.text_data import Recipe, text_data
@@ -57,10 +60,25 @@ def test_equal_text_has_an_equal_fingerprint_on_any_path(tmp_path):
     assert a == b != c
 
 
+def test_many_who_load_one_new_text_at_once_have_it_made_once(tmp_path, monkeypatch):
+    (tmp_path / "a.txt").write_text("one\ntwo\n")
+    together, made = Barrier(4, timeout=20), []
+    write_rows = library._write_rows
+    monkeypatch.setattr(library, "_write_rows", lambda *arguments: made.append(1) or write_rows(*arguments))
+
+    def load(number):
+        together.wait()
+        return load_sentences(tmp_path / "a.txt", cache_dir=tmp_path / "cache").dataset["sentence"][:]
+
+    with ThreadPoolExecutor(4) as loaders:
+        assert list(loaders.map(load, range(4))) == [["one", "two"]] * 4
+    assert len(made) == 1
+
+
 def test_half_an_entry_is_made_anew(tmp_path):
     (tmp_path / "a.txt").write_text("one\ntwo\n")
     load_sentences(tmp_path / "a.txt", cache_dir=tmp_path / "cache")
-    (entry,) = (tmp_path / "cache").iterdir()
+    (entry,) = (tmp_path / "cache").glob("sentences-*")
     (entry / "rows.arrow").unlink()
     assert len(load_sentences(tmp_path / "a.txt", cache_dir=tmp_path / "cache").dataset) == 2
 
@@ -97,4 +115,4 @@ def test_the_default_cache_lies_with_that_of_datasets(tmp_path, monkeypatch):
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "hub")
     (tmp_path / "a.txt").write_text("one\n")
     load_sentences(tmp_path / "a.txt")
-    assert len(list((tmp_path / "hub" / "distilface").iterdir())) == 1
+    assert len(list((tmp_path / "hub" / "distilface").glob("sentences-*"))) == 1

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import copy
 import json
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
 
 import numpy as np
 import pytest
@@ -73,6 +75,19 @@ def test_a_damaged_cache_is_made_again(data, tmp_path, damage):
     found = teacher_embeddings(Teacher(again, "t", "a"), data, cache_dir=tmp_path)
     assert len(again.seen) == len(data.dataset)
     np.testing.assert_array_equal(found, whole)
+
+
+def test_many_who_ask_a_new_teacher_at_once_have_each_sentence_embedded_once(data, tmp_path):
+    together, counting = Barrier(4, timeout=20), Counting()
+
+    def ask(number):
+        together.wait()
+        return np.array(teacher_embeddings(Teacher(counting, "t", "fp"), data, cache_dir=tmp_path))
+
+    with ThreadPoolExecutor(4) as askers:
+        first, *others = askers.map(ask, range(4))
+    assert counting.seen == list(data.dataset["sentence"])
+    assert all(np.array_equal(other, first) for other in others)
 
 
 def test_other_settings_of_the_same_weights_are_another_teacher(teacher_model):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import json
 import shutil
 from dataclasses import replace
@@ -14,6 +15,7 @@ from distilface_st import (
     InputError,
     TrainingInterrupted,
     distill,
+    load_model,
     load_pairs,
     make_student,
 )
@@ -83,6 +85,16 @@ def test_a_run_leaves_a_model_its_history_and_its_record(run, teacher_model, tmp
     assert "Teacher: teacher" in card
     opened = SentenceTransformer(str(tmp_path / "run" / "model"), device="cpu")
     np.testing.assert_allclose(opened.encode("a cat"), result.model.encode("a cat"), atol=1e-6)
+
+
+def test_a_student_and_a_teacher_in_half_precision_make_a_student_in_fp32(teacher_model, data, tmp_path):
+    teacher = copy.deepcopy(teacher_model).bfloat16()
+    student = make_student(teacher, layers=2, device="cpu").half()
+    config = replace(CONFIG, max_steps=2)
+    result = distill(student, [teacher_of(teacher)], data, config, tmp_path / "run", cache_dir=tmp_path, device="cpu")
+    saved = load_model(result.output / "model", device="cpu")
+    assert {parameter.dtype for parameter in saved.parameters()} == {torch.float32}
+    assert next(teacher.parameters()).dtype == torch.bfloat16
 
 
 def test_several_teachers_of_different_widths_teach_at_once(run, teacher_model, data):

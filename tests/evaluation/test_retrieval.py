@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from distilface_st.errors import InputError
 from distilface_st.evaluation import retrieval
 from distilface_st.evaluation.retrieval import RetrievalEvaluator, ranks_of_own
+from distilface_st.models.build import build_model
 
 
 class Dictionary:
@@ -109,3 +110,17 @@ def test_a_sentence_transformer_is_scored_with_csv_and_model_card(tiny_encoder, 
     with open(tmp_path / evaluator.csv_file, newline="") as file:
         assert next(csv.DictReader(file))["self_recall@1"] == "1.0"
     assert evaluator in model.model_card_data.eval_results_dict
+
+
+def test_queries_and_documents_are_embedded_with_their_prompts(tiny_encoder):
+    model = build_model(tiny_encoder, device="cpu")
+    queries, documents = ["a cat", "the war", "music"], ["a small cat", "the war of the states", "she plays music"]
+    model.prompts = {"query": "the query of ", "document": "", "passage": "the house of "}
+    sides = ((queries, "the query of "), (documents, "the house of "))
+    expected = ranks_of_own(*(model.encode(texts, prompt=prompt, normalize_embeddings=True) for texts, prompt in sides))
+    seen = []
+    encode = model.encode
+    model.encode = lambda inputs, **options: seen.append(options["prompt_name"]) or encode(inputs, **options)
+    score = RetrievalEvaluator(queries, documents).score(model)
+    assert score == retrieval.scores_of_ranks(expected)
+    assert seen == ["query", "passage"]

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import platform
+import shutil
 import sys
 from itertools import product
 from pathlib import Path
@@ -109,21 +110,43 @@ def test_attention_is_a_single_operator(exported):
 def test_a_failed_export_leaves_the_old_folder_alone(tiny_model, tmp_path):
     output = tmp_path / "export"
     output.mkdir()
-    (output / "kept").write_text("old")
+    (output / "export.json").write_text("old")
     static = SentenceTransformer(modules=[StaticEmbedding(tiny_model.tokenizer.backend_tokenizer, embedding_dim=8)])
     with pytest.raises(InputError, match="StaticEmbedding"):
         export_model(static, output)
     assert [path.name for path in tmp_path.iterdir()] == ["export"]
-    assert (output / "kept").read_text() == "old"
+    assert (output / "export.json").read_text() == "old"
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "notes.txt", ".git"])
+def test_a_folder_that_is_no_export_or_holds_something_else_is_refused(tiny_model, tmp_path, name):
+    (tmp_path / name).touch()
+    with pytest.raises(InputError, match="is not empty and not an exported model"):
+        export_model(tiny_model, tmp_path)
+    (tmp_path / "export.json").touch()
+    if name != "model.safetensors":  # that of a packed model
+        with pytest.raises(InputError, match=f"{name} in it be lost"):
+            export_model(tiny_model, tmp_path)
+    assert (tmp_path / name).exists()
+
+
+def test_a_model_is_not_replaced_by_its_own_export(packed, tmp_path):
+    model = shutil.copytree(packed, tmp_path / "model")
+    before = sorted(model.rglob("*"))
+    (tmp_path / "link").symlink_to(model)
+    with pytest.raises(InputError, match="is the model itself"):
+        export_model(model, tmp_path / "link")
+    assert sorted(model.rglob("*")) == before
 
 
 @pytest.mark.slow
 def test_a_folder_is_replaced_whole(tiny_model, tmp_path):
     output = tmp_path / "export"
     output.mkdir()
-    (output / "old").write_text("old")
+    for name in ("export.json", "openvino.xml"):
+        (output / name).write_text("old")
     export_model(tiny_model, output)
-    assert not (output / "old").exists()
+    assert not (output / "openvino.xml").exists()
     assert (output / "model.onnx").is_file()
     assert [path.name for path in tmp_path.iterdir()] == ["export"]
 
@@ -252,30 +275,6 @@ def test_portable_models_dense_layers_and_normalization_are_exported(tiny_model,
     longer = SentenceTransformer(modules=[*model, Dense(32, 16), Normalize()], device="cpu")
     export_model(longer, tmp_path / "export", formats=["onnx", "openvino"])
     assert_same(longer, tmp_path / "export")
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", ["MPNet", "Roberta", "ModernBert", "Albert"])
-def test_other_architectures_are_exported(tiny_encoder, tmp_path, kind):
-    import transformers
-
-    config = getattr(transformers, f"{kind}Config")(
-        vocab_size=300,
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        intermediate_size=64,
-        max_position_embeddings=80,
-        **{f"{name}_token_id": number for number, name in enumerate(["pad", "unk", "bos", "eos", "cls", "sep"])},
-    )
-    getattr(transformers, f"{kind}Model")(config).save_pretrained(tmp_path / "encoder")
-    transformers.AutoTokenizer.from_pretrained(tiny_encoder).save_pretrained(tmp_path / "encoder")
-    model = build_model(tmp_path / "encoder", layers="last", device="cpu")
-    export_model(model, tmp_path / "export", formats=["onnx", "openvino"])
-    assert_same(model, tmp_path / "export")
-    if kind == "Albert":  # whose layers share their weights
-        export_model(model, tmp_path / "int8", precision="int8")
-        assert cosines(embeddings(tmp_path / "int8", "onnxruntime"), model.encode(SENTENCES)).min() > 0.97
 
 
 @pytest.mark.slow

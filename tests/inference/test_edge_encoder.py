@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import copy
 import json
+import pickle
 import shutil
 import subprocess
 import sys
@@ -92,6 +94,28 @@ def test_unusual_strings_are_embedded_as_the_model_does(tiny_model, encoder, tex
     np.testing.assert_allclose(encoder.encode([text, "a cat"])[0], tiny_model.encode(text), atol=1e-4)
 
 
+@pytest.mark.parametrize("runtime", RUNTIMES)
+@pytest.mark.parametrize("side", ["right", "left"])
+@pytest.mark.parametrize("opened", [EdgeEncoder, load_model])
+def test_texts_without_any_token_have_zeros_and_change_no_other(copied, runtime, side, opened):
+    pytest.importorskip(runtime)
+    for name, changes in (("tokenizer.json", {"post_processor": None}), ("export.json", {"padding_side": side})):
+        (copied / name).write_text(json.dumps(json.loads((copied / name).read_text()) | changes))
+    encoder = opened(copied, runtime=runtime)
+    cat = encoder.encode("a cat")
+    assert np.isfinite(cat).all()
+    assert cat.any()
+    for empty in ("", " ", "\n"):
+        np.testing.assert_array_equal(encoder.encode(empty), np.zeros(32))
+        np.testing.assert_array_equal(encoder.encode([empty]), np.zeros((1, 32)))
+        np.testing.assert_array_equal(encoder.encode([empty] * 3, batch_size=2), np.zeros((3, 32)))
+        rows = encoder.encode([empty, "a cat", empty], normalize_embeddings=False)
+        np.testing.assert_allclose(rows, np.stack([np.zeros(32), cat, np.zeros(32)]), atol=1e-5)
+    assert np.isfinite(encoder.encode(["[CLS]", "[PAD]", "🙂"], normalize_embeddings=True)).all()
+    assert len(encoder.encode([])) == 0
+    assert encoder.encode(["", "cat"], prompt="a ").shape == (2, 32)
+
+
 @pytest.mark.parametrize(
     ("bad", "message"),
     [
@@ -143,6 +167,32 @@ def test_threads_may_share_an_encoder(exported, runtime):
     with ThreadPoolExecutor(8) as pool:
         for expected, found in zip(alone, pool.map(encoder.encode, texts), strict=True):
             np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("travel", [copy.deepcopy, lambda encoder: pickle.loads(pickle.dumps(encoder))])
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_a_copy_opens_the_folder_anew_as_it_was_set(exported, monkeypatch, travel, runtime):
+    pytest.importorskip(runtime)
+    monkeypatch.chdir(exported.parent)
+    encoder = EdgeEncoder(exported.name, runtime, threads=1)
+    encoder.max_seq_length, encoder.default_prompt_name, encoder.truncate_dim = 5, "query", 8
+    expected = encoder.encode(["cat dog " * 9, "a cat"])
+    monkeypatch.chdir(exported.parent.parent)
+    twin = travel(encoder)
+    np.testing.assert_array_equal(twin.encode(["cat dog " * 9, "a cat"]), expected)
+    assert (twin.runtime, twin.max_seq_length) == (runtime, 5)
+    twin.max_seq_length = 4
+    assert encoder.max_seq_length == 5
+
+
+def test_a_pickle_holds_the_folders_name_and_not_its_files(copied):
+    pickled = pickle.dumps(EdgeEncoder(copied, "onnxruntime"))
+    assert len(pickled) < 4000
+    assert b"distilface-micro" in pickle.dumps(EdgeEncoder("micro"))
+    manifest = json.loads((copied / "export.json").read_text())
+    (copied / "export.json").write_text(json.dumps(manifest | {"max_seq_length": 32}))
+    with pytest.raises(InputError, match="another model than when this encoder was copied"):
+        pickle.loads(pickled)
 
 
 def test_what_one_call_returned_is_not_overwritten_by_the_next(exported):

@@ -28,6 +28,14 @@ def test_an_encoders_fingerprint_counts_whatever_decides_its_embeddings(packed, 
     assert len(layers) == 3
 
 
+def test_an_exported_model_is_the_same_however_it_is_opened_and_another_is_another(packed, exported):
+    from distilface_st import EdgeEncoder, load_model
+
+    opened = [encoder_fingerprint(load_model(folder, runtime="onnxruntime")) for folder in (packed, exported)]
+    assert opened == [encoder_fingerprint(EdgeEncoder(folder)) for folder in (packed, exported)]
+    assert opened[0] != opened[1]
+
+
 def test_an_encoder_without_weights_is_known_by_its_name():
     encoder = object()
     assert encoder_fingerprint(encoder, "a") != encoder_fingerprint(encoder, "b")

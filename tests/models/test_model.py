@@ -231,23 +231,43 @@ def test_a_folder_without_an_encoder_is_said_so(tmp_path):
 def test_saving_replaces_a_folder_as_a_whole(tiny_encoder, tmp_path):
     folder = tmp_path / "model"
     folder.mkdir()
-    (folder / "stale.txt").write_text("old")
+    for name in ("modules.json", "model-00001-of-00002.safetensors"):
+        (folder / name).write_text("old")
     save_model(build_model(tiny_encoder, device="cpu"), folder)
-    assert not (folder / "stale.txt").exists()
+    assert (folder / "modules.json").read_text() != "old"
+    assert not (folder / "model-00001-of-00002.safetensors").exists()
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 
 def test_a_failed_save_leaves_the_old_folder(tiny_encoder, tmp_path, monkeypatch):
     folder = tmp_path / "model"
     folder.mkdir()
-    (folder / "precious.txt").write_text("kept")
+    (folder / "modules.json").write_text("kept")
     monkeypatch.setattr(
         "distilface_st.models.save.write_card", lambda *_, **__: (_ for _ in ()).throw(OSError("disk full"))
     )
     with pytest.raises(OSError, match="disk full"):
         save_model(build_model(tiny_encoder, device="cpu"), folder)
-    assert (folder / "precious.txt").read_text() == "kept"
+    assert (folder / "modules.json").read_text() == "kept"
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+@pytest.mark.parametrize("own", [["thesis.tex"], ["modules.json", "thesis.tex"], ["modules.json", ".git"]])
+def test_a_folder_with_something_of_somebodys_own_is_not_saved_over(tiny_encoder, tmp_path, own):
+    for name in own:
+        (tmp_path / name).write_text("kept")
+    with pytest.raises(InputError, match="choose another folder"):
+        save_model(build_model(tiny_encoder, device="cpu"), tmp_path)
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == dict.fromkeys(own, "kept")
+
+
+def test_what_was_saved_may_be_saved_over_wherever_it_was_saved_from(tiny_encoder, tmp_path, monkeypatch):
+    model = build_model(tiny_encoder, layer_reduction="max", device="cpu")
+    monkeypatch.chdir(tmp_path)
+    for _ in range(2):
+        save_model(model, ".")
+        save_model(load_model(".", device="cpu"), tmp_path)
+    assert load_model(".", device="cpu")[1].layer_reduction == "max"
 
 
 RUN = {
@@ -273,7 +293,8 @@ def test_the_card_says_what_was_done(tiny_encoder, tmp_path):
         "SimCSELoss",
     ]
     expected += ["| learning_rate | 3e-05 |", "| STS-B dev | 60.12 | 65.43 |", "gao2021simcse", "lim2022distilling"]
-    for text in [*expected, "from sentence_transformers import SentenceTransformer"]:
+    expected += ["from sentence_transformers import SentenceTransformer", "To encode in several processes"]
+    for text in expected:
         assert text in card
     kept = tmp_path / "again"
     save_model(load_model(tmp_path / "model", device="cpu"), kept)
@@ -282,7 +303,9 @@ def test_the_card_says_what_was_done(tiny_encoder, tmp_path):
 
 def test_the_card_of_a_model_that_needs_this_package_says_so(tiny_encoder, tmp_path):
     save_model(build_model(tiny_encoder, layer_reduction="max", device="cpu"), tmp_path / "model")
-    assert "from distilface_st import load_model" in (tmp_path / "model" / "README.md").read_text()
+    card = (tmp_path / "model" / "README.md").read_text()
+    assert "from distilface_st import load_model" in card
+    assert "To encode in several processes" not in card
 
 
 def test_push_to_hub_uploads_the_portable_folder(tiny_encoder, monkeypatch):

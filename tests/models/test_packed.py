@@ -181,3 +181,9 @@ def test_a_manifest_may_name_no_other_file_and_openvino_none(copied):
         for opened in (EdgeEncoder, load_model):
             with pytest.raises(InputError, match="is damaged"):
                 opened(copied)
+
+
+def test_a_packed_model_becomes_a_plain_folder_in_one_step(packed, tiny_student, tmp_path):
+    save_model(packed, tmp_path / "plain")
+    plain = SentenceTransformer(str(tmp_path / "plain"), device="cpu")
+    np.testing.assert_array_equal(plain.encode(["a cat"]), load_model(packed, device="cpu").encode(["a cat"]))

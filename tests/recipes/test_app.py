@@ -48,6 +48,46 @@ def test_a_users_mistake_is_one_line_on_stderr_and_status_1(tmp_path):
     assert result.stderr.strip().splitlines() == [f"error: {tmp_path / 'no' / 'model' / 'x'}: no such folder."]
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["export", "nowhere/model", "--output"],
+        ["train", "nowhere.txt", "--output"],
+        ["distill", "nowhere/model", "nowhere.txt", "--output"],
+        ["sweep", "nowhere.txt", "--base", "nowhere/model", "--preset", "paper", "--output"],
+        ["quickstart", "--output"],
+    ],
+)
+def test_a_folder_that_we_did_not_write_is_refused_before_any_work(invoke, tmp_path, monkeypatch, arguments):
+    thesis = tmp_path / "thesis"
+    (thesis / "model").mkdir(parents=True)
+    (thesis / "thesis.tex").write_text("years of work", encoding="utf-8")
+    monkeypatch.chdir(thesis)
+    for output in (thesis, "."):
+        result = invoke(*arguments, output)
+        assert result.exit_code == 1
+        assert result.stderr.startswith(f"error: {output} is not empty and not ")
+        assert len(result.stderr.splitlines()) == 1
+    assert sorted(path.name for path in thesis.iterdir()) == ["model", "thesis.tex"]
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis"]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["benchmark", "nowhere/model", "--json"],
+        ["benchmark", "nowhere/model", "--csv"],
+        ["evaluate", "nowhere/model", "--csv"],
+        ["benchmark", "nowhere/model", "--plot"],
+        ["encode", "nowhere.txt"],
+    ],
+)
+def test_a_folder_where_a_file_is_to_be_written_is_refused_before_any_work(invoke, tmp_path, arguments):
+    result = invoke(*arguments, tmp_path)
+    assert result.exit_code == 1
+    assert result.stderr == f"error: {tmp_path} is a folder: name a file.\n"
+
+
 @pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], ["similarity", "a", "b"]])
 def test_a_pipe_that_is_closed_ends_a_command_quietly(arguments):
     command = [sys.executable, "-m", "distilface_st.recipes.app", *arguments]

@@ -69,3 +69,16 @@ def test_a_failure_leaves_no_half_file_and_an_old_one_alone(invoke, model, tmp_p
     assert "UTF-8" in result.stderr
     assert output.read_bytes() == b"precious"
     assert {path.name for path in tmp_path.iterdir()} == {"model", "bad.txt", "out.npy"}
+
+
+def test_the_text_itself_is_not_written_over(tmp_path):
+    from distilface_st.errors import InputError
+    from distilface_st.models.encode_file import encode_file
+
+    text = tmp_path / "text.jsonl"
+    text.write_text('{"text": "a"}\n', encoding="utf-8")
+    (tmp_path / "link.jsonl").symlink_to(text)
+    for output in (text, tmp_path / "link.jsonl"):
+        with pytest.raises(InputError, match="is the text itself"):
+            encode_file(None, text, output)
+    assert text.read_text(encoding="utf-8") == '{"text": "a"}\n'

@@ -75,3 +75,21 @@ def test_change_options_exclude_each_other(folder, tmp_path):
     (tmp_path / "c.txt").write_text("x\n", encoding="utf-8")
     found = run("index", tmp_path / "c.txt", folder, "--add", "--delete")
     assert (found.exit_code, "one of --add" in found.stderr) == (1, True)
+
+
+@pytest.mark.parametrize("name", ["q.txt", "queries", "q.csv", "-"])
+def test_queries_are_read_as_all_text_is(folder, tmp_path, name):
+    text = "music\u2028of a band\r\n\r\nearnings\r\n"
+    content = b"\xef\xbb\xbf" + (f"id;query\n1;{text}" if name == "q.csv" else text).encode()
+    content = content.replace(b"\r\n\r\nearn", b"\r\n2;earn") if name == "q.csv" else content
+    (tmp_path / "q").write_bytes(content)
+    given = name if name == "-" else (tmp_path / "q").rename(tmp_path / name)
+    found = run("search", folder, "--queries", given, "-k", 1, input=content if name == "-" else None)
+    assert [result["query"] for result in json.loads(found.stdout)["results"]] == ["music\u2028of a band", "earnings"]
+
+
+def test_a_query_in_another_encoding_is_refused_in_one_line(folder):
+    for arguments in (["caf\udce9"], ["tea", "--filter", "lang=fr\udce9"]):
+        found = run("search", folder, *arguments)
+        assert (found.exit_code, found.stderr.count("\n")) == (1, 1)
+        assert "is not valid UTF-8" in found.stderr

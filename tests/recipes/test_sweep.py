@@ -6,6 +6,7 @@ from itertools import pairwise
 import pytest
 from sentence_transformers import SentenceTransformer
 
+from distilface_st.errors import InputError
 from distilface_st.sweep import Choice, Space, SweepPlan
 from distilface_st.sweep.records import Outcome, TrialRecord
 
@@ -65,6 +66,17 @@ def test_a_space_in_a_report_and_the_best_model_out(invoke, options, tmp_path):
     assert "other settings (seeds)" in other.stderr
 
 
+def test_a_sweep_without_any_score_is_an_error(invoke, options, tmp_path, monkeypatch):
+    def train(*arguments, **options):
+        raise InputError("no luck")
+
+    monkeypatch.setattr("distilface_st.sweep.trials.train", train)
+    result = invoke("sweep", *options(SPACE))
+    assert result.exit_code == 1
+    assert "No trial gave a score" in result.stderr
+    assert "no luck" in (tmp_path / "sweep" / "trials.csv").read_text()
+
+
 @pytest.mark.slow
 def test_pairs_are_swept_as_pairs(invoke, options, tmp_path):
     (tmp_path / "text.txt").rename(tmp_path / "pairs.tsv")
@@ -89,7 +101,7 @@ def test_all_that_is_wrong_is_said_at_once_before_anything_is_written(invoke, op
         "Unknown: warmth",
         "temperature is an empty list",
         "layer 9 is out of range",
-        "batch_size has 512",
+        "the batch size, 512",
         "low must be below high",
         "no sampler 'best'",
         "no pruner 'rabbit'",
@@ -118,7 +130,7 @@ def test_unreadable_files_are_said_together_with_the_rest(invoke, options, tmp_p
         ({"preset": "best"}, "There is no preset 'best'"),
         ({"preset": "paper", "runner": "slurm"}, "There is no runner 'slurm'"),
         ({"space": "temperature = { low = 0.1, high = 1 }\n[base]\nbatch_size = 8\n"}, "is a range: give it points"),
-        ({"preset": "paper", "sampler": "tpe"}, "batch_size has 256"),
+        ({"preset": "paper", "sampler": "tpe"}, "the batch size, 256"),
         ({"preset": "paper", "steps": 0}, "`distilface poolings` compares poolings without training"),
         ({"space": '[base]\nviews = "pairs"\n'}, "names no field to search"),
     ],

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import random
+import sys
 
 import pytest
 from sentence_transformers import SentenceTransformer
@@ -41,8 +42,10 @@ def test_text_in_model_out(invoke, text, tiny_encoder, tmp_path):
 
 
 def test_the_users_own_scored_pairs_choose_the_checkpoint(invoke, text, tiny_encoder, tmp_path):
-    (tmp_path / "mine.tsv").write_text("a cat\ta dog\t4\na cat\tthe war\t1\na king\ta queen\t5\na king\ta car\t0\n")
-    arguments = options(tiny_encoder, tmp_path / "run", **{"eval-file": tmp_path / "mine.tsv"})
+    name = "caf\udce9" if sys.platform == "linux" else "café"  # Latin-1, which only Linux takes for a file's name
+    text = text.rename(tmp_path / f"{name}.txt")
+    (tmp_path / f"{name}.tsv").write_text("a cat\ta dog\t4\na cat\tthe war\t1\na king\ta queen\t5\na king\ta car\t0\n")
+    arguments = options(tiny_encoder, tmp_path / "run", **{"eval-file": tmp_path / f"{name}.tsv"})
     result = invoke("train", text, *arguments, "--json", "-")
     assert result.exit_code == 0, result.output
     run = json.loads(result.stdout)
@@ -83,6 +86,7 @@ def test_a_finished_run_is_left_alone(invoke, text, tiny_encoder, tmp_path):
         (["--layer-reduction", "sum"], "allowed are mean, max, concat"),
         (["--lr-scheduler-type", "sawtooth"], "lr_scheduler_type is 'sawtooth'"),
         (["--pooling-mode", "median"], "Invalid pooling mode"),
+        (["--output", "caf\udce9"], "is not valid UTF-8"),
     ],
 )
 def test_mistakes_are_one_line_and_leave_nothing(invoke, text, tiny_encoder, tmp_path, arguments, message):

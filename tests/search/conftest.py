@@ -30,7 +30,7 @@ def encoder():
     return WordEncoder()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # it ends connections that live longer than a module
 def milvus_server(tmp_path_factory):
     """Milvus Lite's own gRPC server on a loopback port: the remote path, with no server to install."""
     from milvus_lite.adapter.grpc.server import start_server_in_thread

@@ -24,6 +24,14 @@ def test_lines_of_text_are_numbered_from_zero(tmp_path):
     assert read(tmp_path / "a.txt") == [("0", "one", {}), ("1", "", {}), ("2", "two", {})]
 
 
+def test_a_source_without_a_record_is_an_error(tmp_path):
+    (tmp_path / "a.txt").write_text("\n\n")
+    (tmp_path / "b.jsonl").write_text("\n")
+    assert len(list(read_documents(tmp_path))) == 2
+    with pytest.raises(InputError, match="holds no document"):
+        list(read_documents(tmp_path / "b.jsonl"))
+
+
 def test_a_folder_puts_the_file_before_the_number(tmp_path):
     for name in ("b.txt", "a.txt"):
         (tmp_path / name).write_text(name, encoding="utf-8")

@@ -6,7 +6,7 @@ import pytest
 
 from distilface_st import InputError, build_model, save_model
 from distilface_st.models.encoders import open_encoder
-from distilface_st.search import SearchIndex, index_corpus
+from distilface_st.search import IndexSettings, SearchIndex, index_corpus
 
 from .conftest import write_jsonl
 from .fakes import WordEncoder
@@ -26,6 +26,21 @@ def test_a_saved_sentence_transformer_is_opened_again_by_the_index(saved, corpus
     with SearchIndex.open(tmp_path / "index") as index:
         assert index.model == str(saved)
         assert index.search(["The dog barks at night."], 1)[0][0].id == "dogs"
+
+
+def test_any_sentence_transformer_indexes_and_finds(odd_model, tmp_path):
+    records = [
+        {"id": "long", "text": "the king . " * 90},
+        {"id": "blank", "text": ""},
+        {"id": "cats", "text": "the cat"},
+    ]
+    corpus = write_jsonl(tmp_path / "corpus.jsonl", records)
+    save_model(odd_model, tmp_path / "model")
+    for name, model in (("object", odd_model), ("folder", tmp_path / "model")):
+        index_corpus(corpus, tmp_path / name, model, IndexSettings(tokens=16), model_name=str(tmp_path / "model"))
+        with SearchIndex.open(tmp_path / name) as index:  # which opens the folder again
+            assert {hit.id for hit in index.search(["the cat"], 5)[0]} == {"cats", "long"}
+            assert index.info()["passages"] > 10
 
 
 def test_a_model_trained_on_is_another_model(saved, corpus, tmp_path):

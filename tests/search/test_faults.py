@@ -6,11 +6,14 @@ import json
 import os
 import shutil
 import sqlite3
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
 
 import pytest
 
 from distilface_st import InputError
 from distilface_st.search import IndexSettings, SearchIndex
+from distilface_st.search.lexical import LexicalIndex
 
 from .conftest import index_words, write_jsonl
 from .fakes import WordEncoder
@@ -66,6 +69,16 @@ def test_cut_short(folder, encoder, pattern):
     os.truncate(path, path.stat().st_size // 2)
     with pytest.raises(InputError, match="damaged"), SearchIndex.open(folder, encoder) as index:
         index.verify()
+
+
+@pytest.mark.parametrize("pattern", ["manifest.json", "passages.sqlite"])
+def test_what_is_told_of_a_damaged_index_helps(folder, corpus, encoder, pattern):
+    path = one(folder, pattern)
+    os.truncate(path, path.stat().st_size // 2)
+    with pytest.raises(InputError, match=r"damaged.* delete its folder and build the index again"):
+        index_words(corpus, folder, encoder)
+    shutil.rmtree(folder)
+    assert index_words(corpus, folder, encoder)["total"] == 5
 
 
 @pytest.mark.parametrize("pattern", ["passages.sqlite", "vectors-*.f32", "structure-*.faiss"])
@@ -157,3 +170,26 @@ def test_filters_that_are_none(folder, encoder, filter_, message):
 def test_queries_that_are_none(folder, encoder, query):
     with SearchIndex.open(folder, encoder) as index, pytest.raises(InputError, match="query"):
         index.search([query])
+
+
+class TwoPassages:
+    """A store of two passages."""
+
+    def version(self):
+        return "1"
+
+    def texts(self):
+        return iter([(7, "a red house"), (8, "a blue river")])
+
+
+def test_many_who_ask_for_the_words_at_once_find_them_whole(tmp_path):
+    pytest.importorskip("bm25s")
+    together = Barrier(4, timeout=20)
+
+    def search(number):
+        together.wait()
+        return LexicalIndex(tmp_path / "index" / "lexical", TwoPassages()).search(["red river house"], 2)
+
+    with ThreadPoolExecutor(4) as searchers:
+        for found in searchers.map(search, range(4)):
+            assert [sorted(hit.key for hit in hits) for hits in found] == [[7, 8]]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
+
 import pytest
 
 from distilface_st import InputError
@@ -46,6 +49,13 @@ def test_scores_are_cosines_best_first(index, encoder):
     for hit in hits:
         cosine = float(encoder.encode(["the dog barks"])[0] @ encoder.encode([hit.text])[0])
         assert hit.score == pytest.approx(cosine, abs=1e-4)
+
+
+@pytest.mark.parametrize("travel", [copy.deepcopy, lambda index: pickle.loads(pickle.dumps(index))])
+def test_a_copy_opens_the_folder_anew(index, travel):
+    with travel(index) as twin:
+        assert twin.search(["a kitten plays"], 3) == index.search(["a kitten plays"], 3)
+    assert ids(index, "a kitten plays", 1) == ["cats"]  # the other goes on
 
 
 def test_several_queries_at_once_answer_as_alone(index):

@@ -97,7 +97,18 @@ def test_much_that_is_gone_is_dropped_and_the_rest_is_found_as_before(tmp_path):
     store.verify()
 
 
-def test_ivf_pq_over_too_little_says_so(tmp_path):
-    store = store_of(tmp_path / "s", "ivf-pq", unit(np.random.default_rng(0), 100))
-    with pytest.raises(InputError, match="use exact or hnsw"):
-        store.finish()
+def test_ivf_pq_over_too_little_compares_all(tmp_path):
+    vectors = unit(np.random.default_rng(0), 100)
+    store = store_of(tmp_path / "s", "ivf-pq", vectors)
+    store.finish()
+    assert [own[0].key for own in store.search(vectors, 1)] == list(range(100))
+    assert not list((tmp_path / "s").glob("structure-*"))
+
+
+def test_a_width_that_ivf_pq_does_not_take_is_refused_before_anything_is_written(tmp_path):
+    with pytest.raises(InputError, match="dimensions that four divides, not for 18: use exact, hnsw or int8"):
+        FaissStore(tmp_path, 18, {"index": "ivf-pq"}, create=True)
+    assert not list(tmp_path.iterdir())
+    for kind in ("exact", "hnsw", "int8"):
+        (tmp_path / kind).mkdir()
+        FaissStore(tmp_path / kind, 18, {"index": kind}, create=True).close()

@@ -54,6 +54,11 @@ class FakeEncoder:
             raise RuntimeError(f"cannot encode {texts!r}")
         return np.stack([vector(text) for text in texts])
 
+    def text_of(self, ids: Sequence[int]) -> str:
+        if not all(0 <= number < 100 for number in ids):
+            raise InputError("a token id is out of range.")
+        return " ".join(map(str, ids))
+
     def count_tokens(self, texts: Sequence[str], kind: str | None = None) -> list[int]:
         return [len(text.split()) for text in texts]
 

@@ -40,10 +40,24 @@ def test_it_serves_on_this_machine_only_without_a_key_unless_told(invoke) -> Non
 
 
 def test_options_reach_the_server(invoke) -> None:
-    _, told = invoke("micro", "--port", "0", "--api-key", "a", "--api-key", "b", "--no-batching", "--timeout", "2")
+    _, told = invoke(
+        "micro",
+        "--port",
+        "0",
+        "--api-key",
+        "a",
+        "--api-key",
+        "b",
+        "--no-batching",
+        "--timeout",
+        "2",
+        "--keep-alive",
+        "65",
+    )
     settings = told[0]["settings"]
     assert told[0]["model"] == "micro"
     assert (settings.api_keys, settings.batching, settings.request_timeout) == (("a", "b"), False, 2.0)
+    assert settings.keep_alive == 65
 
 
 def test_keys_may_be_in_the_environment(invoke) -> None:

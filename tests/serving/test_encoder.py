@@ -3,14 +3,20 @@ from __future__ import annotations
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from http.client import HTTPConnection
 
 import numpy as np
 import pytest
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.modules import StaticEmbedding
 
 from distilface_st import EdgeEncoder, InputError, save_model, shipped_model
-from distilface_st.models.encoders import open_encoder
-from distilface_st.serving import open_service
+from distilface_st.models.encoders import open_encoder, own_tokenizer
+from distilface_st.serving import ServerSettings, open_service
 from distilface_st.serving.encoder import ServedEncoder, display_name
+from distilface_st.serving.service import Service
+
+from .fakes import fake_service, serving
 
 TEXTS = ["the cat and the dog", "a", "she walked to the old city and read a big book", "naïve"]
 
@@ -47,6 +53,14 @@ def test_an_encoder_gives_unit_rows_and_counts_what_it_reads(encoder, tiny_model
     assert encoder.count_tokens(["cat " * 500]) == [64]
 
 
+def test_any_sentence_transformer_is_served(odd_model) -> None:
+    served = ServedEncoder(odd_model, "odd")
+    long = "the old king of the north " * 40
+    counts = served.count_tokens([long, "cat"])
+    assert counts == [64 if served.max_tokens else 242, 3]
+    np.testing.assert_allclose(served.encode([long, "cat"])[1:], served.encode(["cat"]), atol=1e-5)
+
+
 def test_counting_and_encoding_may_happen_at_once(encoder) -> None:
     expected, counts = encoder.encode(TEXTS), encoder.count_tokens(TEXTS)
     with ThreadPoolExecutor(4) as pool:
@@ -55,6 +69,31 @@ def test_counting_and_encoding_may_happen_at_once(encoder) -> None:
         assert all(future.result() == counts * 20 for future in counted)
         for future in encoded:
             np.testing.assert_allclose(future.result(), expected, atol=1e-6)
+
+
+def test_a_static_model_says_that_it_has_no_limit(tiny_model) -> None:
+    tokenizer = own_tokenizer(tiny_model)
+    model = SentenceTransformer(modules=[StaticEmbedding(tokenizer, embedding_dim=8)], device="cpu")
+    with serving(Service(ServedEncoder(model, "static"), None, ServerSettings())) as http:
+        assert http.get("/info").json()["max_tokens"] is None
+        ids = tokenizer.encode(TEXTS[0], add_special_tokens=False).ids
+        answers = [http.post("/v1/embeddings", json={"input": asked}).json() for asked in (TEXTS[0], ids)]
+        assert answers[0] == answers[1]
+        assert answers[0]["usage"]["total_tokens"] == len(ids)
+
+
+def test_an_idle_connection_is_closed_after_the_time_set() -> None:
+    for seconds, kept in ((0.1, False), (30, True)):
+        with serving(fake_service(keep_alive=seconds)) as http:
+            connection = HTTPConnection(http.base_url.host, http.base_url.port, timeout=1)
+            connection.request("GET", "/health")
+            connection.getresponse().read()
+            if kept:
+                with pytest.raises(TimeoutError):
+                    connection.sock.recv(1)
+            else:
+                assert connection.sock.recv(1) == b""
+            connection.close()
 
 
 def test_a_shipped_model_is_served_by_its_name() -> None:

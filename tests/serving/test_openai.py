@@ -89,11 +89,69 @@ def test_an_unknown_model_is_404(client) -> None:
         assert refused.value.type == "invalid_request_error"
 
 
-@pytest.mark.parametrize("tokens", [[1, 2, 3], [[1, 2], [3]]])
-def test_token_arrays_are_refused(client, tokens) -> None:
-    with pytest.raises(openai.BadRequestError, match="tokens are not supported: send text") as refused:
+def test_token_ids_of_the_models_own_tokenizer_are_read(micro, micro_encoder) -> None:
+    tokenizer = micro_encoder._tokenizer.tokenizer
+    texts = [*TEXTS, "don't [UNK] C++"]
+    ids = [tokenizer.encode(text).ids for text in texts]
+    ids[1] = tokenizer.encode(texts[1], add_special_tokens=False).ids
+    expected = micro.post("/v1/embeddings", json={"input": texts}).json()
+    assert micro.post("/v1/embeddings", json={"input": ids}).json() == expected
+    alone = [micro.post("/v1/embeddings", json={"input": one[0]}).json() for one in (ids, texts)]
+    assert alone[0] == alone[1]
+    assert len(alone[0]["data"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("tokens", "said"),
+    [
+        ([30522], "out of range: the model has 20000 tokens"),
+        ([[2**70]], "out of range"),
+        ([-1], "out of range"),
+        ([], "empty"),
+        ([[]], "empty"),
+        ([[1999], "a"], "send a string or a list of strings, or token ids"),
+        ([1999, True], "send a string or a list of strings, or token ids"),
+        ([[[1999]]], "send a string or a list of strings, or token ids"),
+        ([2, 3], "no text of this model's own tokenizer"),  # special ones alone
+        ([19001, 13512], "no text of this model's own tokenizer"),  # begins inside a word
+    ],
+)
+def test_other_token_ids_are_refused(client, tokens, said) -> None:
+    with pytest.raises(openai.BadRequestError, match=said) as refused:
         client.embeddings.create(model="distilface-micro", input=tokens)
     assert refused.value.param == "input"
+
+
+def test_null_means_the_default(micro) -> None:
+    nothing = dict.fromkeys(("model", "encoding_format", "dimensions", "user", "input_type"))
+    plain = micro.post("/v1/embeddings", json={"input": "a"})
+    assert micro.post("/v1/embeddings", json={"input": "a", **nothing}).json() == plain.json()
+
+
+@pytest.mark.parametrize("kind", ["application/x-www-form-urlencoded", "text/plain", None, "multipart/form-data"])
+@pytest.mark.parametrize("path", ["/v1/embeddings", "/search"])
+def test_json_sent_as_something_else_is_told_how(http, kind, path) -> None:
+    headers = {} if kind is None else {"Content-Type": kind}
+    answer = http.post(path, content=b'{"input": "a", "query": "a"}', headers=headers)
+    assert answer.status_code == 400
+    assert "sent with Content-Type: application/json" in answer.json()["error"]["message"]
+
+
+def test_every_refusal_is_in_openais_shape(http) -> None:
+    asked = [
+        http.get("/v1/embeddings"),
+        http.delete("/info"),
+        http.get("/nothing"),
+        http.get("/static/nothing"),
+        http.get("/v1/models/%ff"),
+        http.get("/map?n=null"),
+        http.post("/v1/embeddings", content=b"x" * 200_000),
+        http.post("/v1/embeddings", content=b"\x1f\x8b", headers={"Content-Encoding": "gzip"}),
+    ]
+    assert [answer.status_code for answer in asked] == [405, 405, 404, 404, 404, 400, 413, 400]
+    for answer in asked:
+        assert set(answer.json()["error"]) == {"message", "type", "param", "code"}
+        assert answer.json()["error"]["type"] == "invalid_request_error"
 
 
 @pytest.mark.parametrize(

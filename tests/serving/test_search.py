@@ -34,6 +34,8 @@ def test_search_finds_passages_best_first(http) -> None:
 
 def test_search_gives_ten_hits_unless_told(http) -> None:
     assert len(http.post("/search", json={"query": "a", "hybrid": True}).json()["hits"]) == 10
+    nothing = dict.fromkeys(("k", "filter", "hybrid"))
+    assert len(http.post("/search", json={"query": "a", **nothing}).json()["hits"]) == 10
 
 
 @pytest.mark.parametrize(
@@ -41,7 +43,7 @@ def test_search_gives_ten_hits_unless_told(http) -> None:
     [
         ({"query": "a", "filter": {"colour": "red"}}, "no such field"),
         ({"query": "a", "filter": []}, "filter"),
-        ({"query": ""}, "empty"),
+        ({"query": ""}, "at least 1 character"),
         ({"query": ["a"]}, "query"),
         ({"query": "a", "k": 0}, "k"),
         ({"query": "a", "k": 101}, "at most 100"),

@@ -17,7 +17,7 @@ def test_every_problem_is_named_before_anything_trains(plan):
     space = Space((Choice("batch_size", (4, 512)), Choice("layers", ("last", (0, 9)))))
     with pytest.raises(InputError) as error:
         checked(replace(plan, space=space, sampler="best"))
-    for part in ("3 problems", "no sampler 'best'", "batch_size has 512", "layer 9 is out of range"):
+    for part in ("3 problems", "no sampler 'best'", "the batch size, 512", "layer 9 is out of range"):
         assert part in str(error.value)
     assert not plan.output.exists()
 

@@ -13,9 +13,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from datasets import Dataset
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.evaluation import BaseEvaluator
-from transformers import TrainerCallback
+from transformers import AutoModel, AutoTokenizer, TrainerCallback
 
 from distilface_st.datasets.pairs import load_pairs
 from distilface_st.datasets.sentences import load_sentences
@@ -23,7 +24,14 @@ from distilface_st.errors import InputError
 from distilface_st.models.load import load_model
 from distilface_st.training.config import OLD_NAMES
 from distilface_st.training.history import read_history
-from distilface_st.training.train import TrainingConfig, TrainingInterrupted, hold_out, model_from_config, train
+from distilface_st.training.train import (
+    DistinctBatches,
+    TrainingConfig,
+    TrainingInterrupted,
+    hold_out,
+    model_from_config,
+    train,
+)
 
 from ..conftest import COMMON_WORDS
 
@@ -163,6 +171,22 @@ def test_training_length_does_not_reach_inference(config, text, tmp_path):
     assert load_model(tmp_path / "run" / "model", device="cpu").max_seq_length == 64
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_weights_are_trained_in_fp32_whatever_the_checkpoint_holds(config, text, tmp_path, dtype):
+    encoder = AutoModel.from_pretrained(config.encoder, dtype=dtype)
+    runs = []
+    for kind in (dtype, torch.float32):  # the same weights
+        folder = tmp_path / str(kind)
+        encoder.to(kind).save_pretrained(folder)
+        AutoTokenizer.from_pretrained(config.encoder).save_pretrained(folder)
+        runs.append(run(replace(config, encoder=str(folder), max_steps=3), text, folder / "run"))
+    half, single = runs
+    assert half.history[-1]["loss"] == single.history[-1]["loss"]
+    assert half.run["fingerprint_after"] == single.run["fingerprint_after"]
+    saved = load_model(half.output / "model", device="cpu")
+    assert {parameter.dtype for parameter in saved.parameters()} == {torch.float32}
+
+
 def test_pairs_train_too(config, tmp_path):
     random.seed(1)
     lines = ["\t".join(" ".join(random.choices(COMMON_WORDS, k=5)) for _ in range(2)) for _ in range(40)]
@@ -172,6 +196,55 @@ def test_pairs_train_too(config, tmp_path):
     result = train(model_from_config(config, "cpu"), data, config, tmp_path / "run", device="cpu")
     assert result.run["steps"] == 6
     assert all(module.p == 0 for module in result.model.modules() if isinstance(module, torch.nn.Dropout))
+
+
+def train_on_pairs(config, folder, pairs, **changes):
+    (folder / "pairs.tsv").write_text("\n".join("\t".join(pair) for pair in pairs))
+    data = load_pairs(folder / "pairs.tsv", cache_dir=folder / "cache")
+    config = replace(config, views="pairs", **changes)
+    return train(model_from_config(config, "cpu"), data, config, folder / "run", device="cpu")
+
+
+def test_too_few_different_texts_for_a_batch_are_refused_with_the_largest_that_would_do(config, tmp_path):
+    pairs = [(f"question {i}", f"answer {i % 10}") for i in range(200)]
+    with pytest.raises(InputError, match=r"no more than 10 of its 200 pairs .*--batch-size 10 or less"):
+        train_on_pairs(config, tmp_path, pairs, batch_size=16)
+    assert not (tmp_path / "run").exists()
+    assert train_on_pairs(config, tmp_path, pairs, batch_size=10, max_steps=1).run["steps"] == 1
+    with pytest.raises(InputError, match="give other text"):
+        train_on_pairs(config, tmp_path, [(f"question {i}", "yes") for i in range(200)])
+
+
+def test_epochs_with_few_batches_are_gone_through_again_until_all_steps_are_done(config, tmp_path):
+    # Eight different answers among 160 fill one batch in a pass, of the 20 that the rows seem to promise.
+    pairs = [(f"question {i}", f"answer {max(0, i - 152)}") for i in range(160)]
+    result = train_on_pairs(config, tmp_path, pairs, max_steps=30, eval_steps=30)
+    assert (result.run["steps"], len(result.history)) == (30, 30)
+
+
+def test_batches_hold_no_text_twice_and_differ_from_pass_to_pass_and_epoch_to_epoch():
+    rows = Dataset.from_dict({"a": [f"a{i}" for i in range(60)], "b": [f"b{max(0, i - 50)}" for i in range(60)]})
+    sampler = DistinctBatches(rows, 6, drop_last=True, generator=torch.Generator(), seed=1)
+    batches = list(sampler)
+    assert len(batches) == len(sampler) == 10
+    assert all(len({rows[index]["b"] for index in batch}) == 6 for batch in batches)
+    assert len({tuple(batch) for batch in batches}) == 10
+    assert list(sampler) == batches
+    sampler.set_epoch(1)
+    assert list(sampler) != batches
+
+
+class ShortEpochs(TrainerCallback):
+    """Ends every epoch after a step, as one ends whose batches are fewer than they were said to be."""
+
+    def on_step_end(self, args, state, control, **kwargs):
+        control.should_epoch_stop = True
+
+
+def test_a_run_with_fewer_steps_than_asked_is_an_error(config, text, tmp_path):
+    with pytest.raises(InputError, match="Training ended after 1 of 6 steps"):
+        run(config, text, tmp_path / "run", callbacks=[ShortEpochs()])
+    assert not (tmp_path / "run" / "model").exists()
 
 
 def test_gradient_caching_and_bf16_run_through_the_trainer(config, text, tmp_path):
@@ -187,7 +260,7 @@ import torch
 torch.set_num_threads(1)
 from distilface_st.datasets.sentences import load_sentences
 from distilface_st.training.train import TrainingConfig, TrainingInterrupted, model_from_config, train
-from transformers import TrainerCallback
+from transformers import AutoModel, AutoTokenizer, TrainerCallback
 
 class Slow(TrainerCallback):
     def on_step_end(self, args, state, control, **kwargs):
@@ -291,13 +364,21 @@ def test_a_finished_run_is_not_resumed(config, finished, text):
         run(config, text, finished.output, resume=True)
 
 
-def test_divergence_is_an_error(config, text, tmp_path):
+def test_divergence_is_an_error_after_which_the_run_can_be_begun_anew_with_other_settings(config, text, tmp_path):
     model = model_from_config(config, "cpu")
     with torch.no_grad():
         next(model.parameters()).fill_(float("nan"))
     data = load_sentences(text, cache_dir=tmp_path / "cache")
     with pytest.raises(InputError, match="The loss is nan at step 1: training diverged"):
         train(model, data, config, tmp_path / "run", device="cpu")
+    lower = replace(config, learning_rate=config.learning_rate / 2)  # what the message advises
+    with pytest.raises(InputError, match="begun with other settings"):
+        run(lower, text, tmp_path / "run", resume=True)
+    again = run(lower, text, tmp_path / "run")
+    assert (again.run["status"], again.run["steps"]) == ("finished", config.max_steps)
+    assert len(again.history) == len({row["step"] for row in again.history})
+    with pytest.raises(InputError, match="holds a run already: go on with --resume, or choose another --output"):
+        run(config, text, tmp_path / "run")
 
 
 def test_data_that_does_not_fit_is_refused(config, text, tmp_path):
@@ -305,6 +386,19 @@ def test_data_that_does_not_fit_is_refused(config, text, tmp_path):
         run(replace(config, batch_size=512), text, tmp_path / "run")
     with pytest.raises(InputError, match="views are neighbours, but the data has the columns sentence"):
         run(replace(config, views="neighbours"), text, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_models_that_cannot_be_trained_are_refused(config, text, unfit_model, exported, tmp_path):
+    data = load_sentences(text, cache_dir=tmp_path / "cache")
+    model, message = unfit_model
+    exported_model = load_model(exported, runtime="onnxruntime")
+    for unfit, why in ((model, f"{message}|this model has none"), (exported_model, "this model has none")):
+        with pytest.raises(InputError, match=why):
+            train(unfit, data, config, tmp_path / "run", device="cpu")
+    pairs = replace(data, dataset=data.dataset.add_column("positive", data.dataset["sentence"]))
+    with pytest.raises(InputError, match="no weights to train"):
+        train(exported_model, pairs, replace(config, views="pairs"), tmp_path / "run", device="cpu")
     assert not (tmp_path / "run").exists()
 
 

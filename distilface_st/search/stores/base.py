@@ -106,6 +106,10 @@ class VectorStore(ABC):
     def version(self) -> str:
         """A text that changes with every change of the passages."""
 
+    @abstractmethod
+    def destroy(self) -> None:
+        """Close, and remove all that was ever stored, on a server too."""
+
     def finish(self) -> None:  # noqa: B027 (a store without such structures has nothing to do)
         """Build what makes searches quick, after many changes."""
 
@@ -115,6 +119,9 @@ class VectorStore(ABC):
     def close(self) -> None:  # noqa: B027 (as above)
         """Let go of files and connections."""
 
+
+REBUILD = "delete its folder and build the index again"
+"""What to do where an index is damaged."""
 
 STORES = {"faiss": "FaissStore", "milvus": "MilvusStore"}
 

@@ -16,16 +16,18 @@ from typing_extensions import override
 from ...errors import InputError
 from ...utils.chunks import chunked
 from ...utils.files import sha256
-from ..filters import sql_of
+from ..filters import as_number, sql_of
 from ..hits import Passage
-from .base import Counts, Scored, VectorStore
+from .base import REBUILD, Counts, Scored, VectorStore
 from .vectors import (
+    IVF_ROWS,
     KINDS,
     Nearest,
     VectorFile,
     best_of,
     build_structure,
     candidates,
+    check_kind,
     load_faiss,
     nearest,
     open_structure,
@@ -64,18 +66,17 @@ class SqliteStore(VectorStore):
         super().__init__(folder, dimension, settings, create)
         self.path = folder / _CATALOGUE
         if not create and not self.path.is_file():
-            raise InputError(f"{self.path} is missing: the index is damaged; build it again.")
+            raise InputError(f"{self.path} is missing: the index is damaged; {REBUILD}.")
         self._lock = RLock()
         self._connection = sqlite3.connect(self.path, check_same_thread=False, isolation_level=None, timeout=60)
+        self._connection.create_function("as_number", 1, as_number, deterministic=True)
         try:
             if create:
                 self._connection.executescript(f"PRAGMA journal_mode = DELETE; BEGIN; {_TABLES} COMMIT;")
             self.position()
         except (sqlite3.DatabaseError, InputError) as error:
             self._connection.close()
-            raise InputError(
-                f"{self.path} is damaged or no catalogue of an index ({error}); build it again."
-            ) from error
+            raise InputError(f"{self.path} is damaged or no catalogue of an index ({error}); {REBUILD}.") from error
 
     @contextmanager
     def change(self) -> Iterator[None]:
@@ -98,7 +99,7 @@ class SqliteStore(VectorStore):
         except sqlite3.IntegrityError as error:
             raise InputError(f"{self.path}: an id that is there already ({error}).") from error
         except sqlite3.DatabaseError as error:
-            raise InputError(f"{self.path} is damaged ({error}); build the index again.") from error
+            raise InputError(f"{self.path} is damaged ({error}); {REBUILD}.") from error
 
     def read(self, statement: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """The rows of a query."""
@@ -191,7 +192,7 @@ class SqliteStore(VectorStore):
     def verify(self) -> None:
         found = self.read("PRAGMA integrity_check")
         if found != [("ok",)]:
-            raise InputError(f"{self.path} is damaged ({found[0][0]}); build the index again.")
+            raise InputError(f"{self.path} is damaged ({found[0][0]}); {REBUILD}.")
 
     @override
     def close(self) -> None:
@@ -220,10 +221,12 @@ class FaissStore(SqliteStore):
     noted in the catalogue before it is written, and only files noted there are ever removed.
 
     Settings: ``index``, one of ``exact`` (compares all), ``hnsw``, ``ivf-pq``, ``int8``. All but the first find
-    candidates that are compared exactly after.
+    candidates that are compared exactly after; ``ivf-pq`` compares all while there are fewer than 2,048 passages.
     """
 
     def __init__(self, folder: Path, dimension: int, settings: dict[str, Any], create: bool = False) -> None:
+        if create:
+            check_kind(settings["index"], dimension)
         super().__init__(folder, dimension, settings, create)
         if create:
             path = self._new_file("vectors-{}.f32", 0)
@@ -310,10 +313,10 @@ class FaissStore(SqliteStore):
     def _open_structure(self, known: dict[str, Any]) -> Any:
         path = self._inside(known["file"])
         if not path.is_file() or path.stat().st_size != known["bytes"]:
-            raise InputError(f"{path} is missing or cut short: build the index again.")
+            raise InputError(f"{path} is missing or cut short: {REBUILD}.")
         index = open_structure(path)
         if index.ntotal != known["rows"] or index.d != self.dimension:
-            raise InputError(f"{path} is not this index's: build the index again.")
+            raise InputError(f"{path} is not this index's: {REBUILD}.")
         return index
 
     @override
@@ -331,10 +334,12 @@ class FaissStore(SqliteStore):
         if rows - alive > _WORTH_COMPACTING * max(1, rows):
             self._compact()
         state = self.state()
-        if self.settings["index"] != "exact" and alive and _structure(state)["rows"] < int(state["rows"]):
+        kind, rows = self.settings["index"], int(state.get("rows", "0"))
+        is_wanted = kind != "exact" and (kind != "ivf-pq" or rows >= IVF_ROWS)
+        if is_wanted and alive and _structure(state)["rows"] < rows:
             path = self._new_file("structure-{}.faiss", int(self.version()))
             vectors = self._vectors(state)
-            build_structure(self.settings["index"], vectors, path)
+            build_structure(kind, vectors, path)
             record = {"file": path.name, "rows": len(vectors), "bytes": path.stat().st_size, "sha256": sha256(path)}
             with self.change():
                 self.set_state(structure=json.dumps(record))
@@ -376,17 +381,24 @@ class FaissStore(SqliteStore):
         stored = self._vectors(state)
         for start, rows, digest in self.read("SELECT start, rows, digest FROM blocks ORDER BY start"):
             if VectorFile.digest(np.asarray(stored[start : start + rows])) != digest:
-                raise InputError(f"{self.folder / state['vectors']} is damaged: build the index again.")
+                raise InputError(f"{self.folder / state['vectors']} is damaged: {REBUILD}.")
         known = _structure(state)
         if known["rows"]:
             self._open_structure(known)
             if sha256(path := self._inside(known["file"])) != known["sha256"]:
-                raise InputError(f"{path} is damaged: build the index again.")
+                raise InputError(f"{path} is damaged: {REBUILD}.")
 
     @override
     def close(self) -> None:
         self._view = None
         super().close()
+
+    @override
+    def destroy(self) -> None:
+        state = self.state()
+        self.close()
+        for name in (*sorted(_noted(state) | _current(state)), *self.files):
+            (self.folder / name if name in self.files else self._inside(name)).unlink(missing_ok=True)
 
 
 def _structure(state: dict[str, str]) -> dict[str, Any]:

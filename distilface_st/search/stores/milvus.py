@@ -15,10 +15,10 @@ from typing_extensions import override
 from ...errors import InputError
 from ...utils.chunks import chunked
 from ...utils.extras import require
-from ...utils.files import read_json, write_json
-from ..filters import milvus_literal, milvus_of
+from ...utils.files import read_json, remove, write_json
+from ..filters import COMPARED, compared, milvus_literal, milvus_of
 from ..hits import Passage
-from .base import Counts, Scored, VectorStore
+from .base import REBUILD, Counts, Scored, VectorStore
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -53,12 +53,20 @@ class MilvusStore(VectorStore):
         super().__init__(folder, dimension, settings, create)
         self.collection: str = settings["collection"]
         self._client = _connect(settings["uri"] or str(folder / _LOCAL_FILE), bool(settings["uri"]))
+        try:
+            self._open(create)
+        except InputError:
+            self._client.close()
+            raise
+
+    def _open(self, create: bool) -> None:
+        folder, dimension, settings = self.folder, self.dimension, self.settings
         with self._errors():
             if create:
                 self._create(_INDEXES[settings["index"]])
                 write_json(folder / _STATE, {"position": "", "changes": 0})
             elif not self._client.has_collection(self.collection):
-                raise InputError(f"Milvus has no collection {self.collection}: the index is damaged; build it again.")
+                raise InputError(f"Milvus has no collection {self.collection}: the index is damaged; {REBUILD}.")
             self._client.load_collection(self.collection)
             fields = self._client.describe_collection(self.collection)["fields"]
         width = next((int(field["params"]["dim"]) for field in fields if field["name"] == "vector"), None)
@@ -98,7 +106,12 @@ class MilvusStore(VectorStore):
             if len(passage.text.encode()) > _LONGEST_TEXT:
                 raise InputError(f"A passage of {passage.document!r} is over {_LONGEST_TEXT} bytes, Milvus's most.")
         rows = [
-            {"key": _key(passage), **vars(passage), "vector": vector.tolist()}
+            {
+                "key": _key(passage),
+                **vars(passage),
+                "metadata": {**passage.metadata, COMPARED: compared(passage.metadata)},
+                "vector": vector.tolist(),
+            }
             for passage, vector in zip(passages, vectors, strict=True)
         ]
         last = {passage.document: passage.number for passage in passages}
@@ -139,7 +152,7 @@ class MilvusStore(VectorStore):
             state = read_json(path)
             return {"position": str(state["position"]), "changes": int(state["changes"])}
         except (FileNotFoundError, InputError, ValueError, KeyError, TypeError) as error:
-            raise InputError(f"{path} is damaged or missing: build the index again.") from error
+            raise InputError(f"{path} is damaged or missing: {REBUILD}.") from error
 
     @override
     def known(self, documents: Sequence[str]) -> set[str]:
@@ -199,6 +212,14 @@ class MilvusStore(VectorStore):
     def close(self) -> None:
         self._client.close()
 
+    @override
+    def destroy(self) -> None:
+        with self._errors():
+            self._client.drop_collection(self.collection)
+        self.close()
+        for name in self.files:
+            remove(self.folder / name)
+
     def _by_key(self, keys: Sequence[int], fields: list[str] | None = None) -> list[dict[str, Any]]:
         """Rows by key; by default with all their fields."""
         rows: list[dict[str, Any]] = []
@@ -252,4 +273,5 @@ def _key(passage: Passage) -> int:
 
 
 def _passage(row: dict[str, Any]) -> Passage:
-    return Passage(row["document"], row["number"], row["text"], dict(row["metadata"]))
+    metadata = {name: value for name, value in row["metadata"].items() if name != COMPARED}
+    return Passage(row["document"], row["number"], row["text"], metadata)

@@ -12,6 +12,7 @@ import numpy as np
 
 from ...errors import InputError
 from ...utils.extras import require
+from .base import REBUILD
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -25,6 +26,7 @@ BLOCK = 16_384
 HNSW_LINKS, HNSW_BUILD, HNSW_SEARCH = 32, 80, 96  # links of a node; candidates while building; while searching
 _IVF_PROBES = 32
 _TRAINED_ON = 131_072
+IVF_ROWS = 2048  # from which on clusters and their codes can be learned; fewer rows are compared all
 _ADDED_AT_ONCE = 65_536
 
 
@@ -52,7 +54,7 @@ class VectorFile:
             return np.zeros((0, self.dimension), np.float32)
         size = self.path.stat().st_size if self.path.is_file() else 0
         if size < count * self.dimension * 4:
-            raise InputError(f"{self.path} is cut short ({size:,} bytes): the index is damaged; build it again.")
+            raise InputError(f"{self.path} is cut short ({size:,} bytes): the index is damaged; {REBUILD}.")
         return np.memmap(self.path, "<f4", "r", shape=(count, self.dimension))
 
     @staticmethod
@@ -105,6 +107,12 @@ def load_faiss() -> Any:
     return require("faiss", "A FAISS index", "search")
 
 
+def check_kind(kind: str, dimension: int) -> None:
+    """Refuse a kind of structure that vectors of this width cannot have."""
+    if kind == "ivf-pq" and dimension % 4:
+        raise InputError(f"ivf-pq is for dimensions that four divides, not for {dimension}: use exact, hnsw or int8.")
+
+
 def build_structure(kind: str, vectors: np.ndarray, path: Path) -> None:
     """Build a structure over all rows, shape (n, d), float32, of length 1, and write it to a file.
 
@@ -119,11 +127,6 @@ def build_structure(kind: str, vectors: np.ndarray, path: Path) -> None:
         index.hnsw.efConstruction = HNSW_BUILD
     elif kind == "int8":
         index = faiss.IndexScalarQuantizer(dimension, faiss.ScalarQuantizer.QT_8bit, product)
-    elif rows < 2048 or dimension % 4:
-        raise InputError(
-            f"ivf-pq is for 2,048 passages or more and dimensions that four divides; these are {rows:,} of "
-            f"{dimension}: use exact or hnsw."
-        )
     else:
         clusters = min(4096, int(4 * rows**0.5), rows // 39)
         index = faiss.index_factory(dimension, f"IVF{clusters},PQ{dimension // 4}", product)
@@ -141,7 +144,7 @@ def open_structure(path: Path) -> Any:
     try:
         return faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
     except RuntimeError as error:
-        raise InputError(f"{path} is damaged: build the index again ({str(error).splitlines()[0][:120]}).") from error
+        raise InputError(f"{path} is damaged: {REBUILD} ({str(error).splitlines()[0][:120]}).") from error
 
 
 def candidates(index: Any, queries: np.ndarray, k: int, allowed: np.ndarray | None) -> np.ndarray:
