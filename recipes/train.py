@@ -157,39 +157,29 @@ def _adapt(
 
     from ..adaptation.adapt import adapt
     from ..training.trainer import TrainingInterrupted
-    from ._common import progress_bar, write_result
-    from ._progress import TrainingProgress
+    from ._common import write_result
+    from ._progress import TrainingProgress, embedding_progress
 
-    screen, bar, tasks = console(), progress_bar(), {}
-
-    def embedded(name: str, done: int, total: int) -> None:
-        if name not in tasks:
-            bar.start()
-            tasks[name] = bar.add_task(f"{name} embeds the text", total=total)
-        bar.update(tasks[name], completed=done)
-        if done >= total:
-            bar.stop()
-
+    screen = console()
     try:
-        result = adapt(
-            None,
-            source,
-            output,
-            config,
-            columns=columns,
-            limit=limit,
-            sts_dir=sts_dir,
-            resume=resume,
-            device=device,
-            callbacks=[TrainingProgress("known_item_mrr@10")],
-            announce=lambda line: screen.print(escape(line), highlight=False),
-            progress=embedded,
-        )
+        with embedding_progress() as embedded:
+            result = adapt(
+                None,
+                source,
+                output,
+                config,
+                columns=columns,
+                limit=limit,
+                sts_dir=sts_dir,
+                resume=resume,
+                device=device,
+                callbacks=[TrainingProgress("known_item_mrr@10")],
+                announce=lambda line: screen.print(escape(line), highlight=False),
+                progress=embedded,
+            )
     except TrainingInterrupted as stopped:
         screen.print(f"{stopped} {output / 'model'} is the best model so far.")
         raise typer.Exit(130) from None
-    finally:
-        bar.stop()
     show_adaptation(result.run)
     screen.print(f"model: {output / 'model'}   report: {output / 'report.html'}")
     write_result(result.run, json_file)
