@@ -172,7 +172,7 @@ def adapt(
     guard: Guard = clock.time("guard", lambda: Guard.of(student, sts_dir))
     if is_first_process() and not resume:
         save_model(student, output / "model")
-    ranks = {"before": before.ranks, "bm25": _bm25_ranks(material)}
+    ranks = {"before": before.ranks, "bm25": bm25_ranks(material.queries, material.documents)}
     if (teacher := _open_teacher(config.teacher, device)) is not None:
         ranks["teacher"] = clock.time("teacher", partial(test.answers, teacher.encoder)).ranks
         if _mrr(ranks["teacher"]) <= _mrr(before.ranks):
@@ -301,7 +301,7 @@ def _affordable(config: AdaptationConfig, clock: _Clock, queries: int, has_teach
     return max(config.batch_size, int(config.minutes * 60 * _GUIDES_SHARE / seconds * queries))
 
 
-def _bm25_ranks(material: Material) -> np.ndarray:
+def bm25_ranks(queries: list[str], documents: list[str]) -> np.ndarray:
     """The rank of each query's own document by BM25; a tie counts against it."""
     import bm25s
 
@@ -309,10 +309,10 @@ def _bm25_ranks(material: Material) -> np.ndarray:
         return cast("list[list[str]]", bm25s.tokenize(texts, stopwords="en", return_ids=False, show_progress=False))
 
     index = bm25s.BM25()
-    index.index(words(material.documents), show_progress=False)
+    index.index(words(documents), show_progress=False)
     ranks = [
         int((scores >= scores[own] - 1e-6).sum()) if (scores := index.get_scores(query)).any() else len(scores)
-        for own, query in enumerate(words(material.queries))
+        for own, query in enumerate(words(queries))
     ]
     return np.asarray(ranks)
 
