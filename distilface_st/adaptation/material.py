@@ -133,7 +133,7 @@ def _story(corpus: Corpus, units: Sequence[tuple[str, list[str]]]) -> str:
         kinds = ", ".join(suffix for suffix, _ in corpus.skipped.most_common(4))
         dropped.append(f"{sum(corpus.skipped.values()):,} files that are no text ({kinds})")
     left_out = f"; left out: {', '.join(dropped)}" if dropped else ""
-    return f"{corpus.source}: {len(units):,} {kind}{titles}, of {median(words):.0f} words in the middle{left_out}"
+    return f"{corpus.source}: {len(units):,} {kind}{titles}, median length {median(words):.0f} words{left_out}"
 
 
 def _known_item(title: str, found: list[str], has_titles: bool, rng: np.random.Generator) -> tuple[str, str] | None:
