@@ -310,11 +310,11 @@ def bm25_ranks(queries: list[str], documents: list[str]) -> np.ndarray:
 
     index = bm25s.BM25()
     index.index(words(documents), show_progress=False)
-    ranks = [
-        int((scores >= scores[own] - 1e-6).sum()) if (scores := index.get_scores(query)).any() else len(scores)
-        for own, query in enumerate(words(queries))
-    ]
-    return np.asarray(ranks)
+    ranks = np.full(len(queries), len(documents))
+    for own, query in enumerate(words(queries)):
+        if query and (scores := index.get_scores(query))[own] > 0:  # a query of stop words alone has none
+            ranks[own] = (scores >= scores[own] - 1e-6).sum()
+    return ranks
 
 
 def write_test(path: Path, material: Material) -> None:
