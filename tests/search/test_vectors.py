@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import multiprocessing
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -112,3 +114,23 @@ def test_a_width_that_ivf_pq_does_not_take_is_refused_before_anything_is_written
     for kind in ("exact", "hnsw", "int8"):
         (tmp_path / kind).mkdir()
         FaissStore(tmp_path / kind, 18, {"index": kind}, create=True).close()
+
+
+@pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="nothing is forked here")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+@pytest.mark.parametrize("kind", ["exact", "hnsw"])
+def test_a_forked_process_searches_as_its_parent_did(tmp_path, kind):
+    rng = np.random.default_rng(0)
+    store, queries = store_of(tmp_path / "s", kind, unit(rng, 200)), unit(rng, 5)
+    store.finish()
+    expected = store.search(queries, 3)
+    fork = multiprocessing.get_context("fork")
+    reader, writer = fork.Pipe(duplex=False)
+    child = fork.Process(target=lambda: writer.send(store.search(queries, 3)))
+    child.start()
+    try:
+        assert reader.poll(20), "the search hangs"
+        assert reader.recv() == expected
+    finally:
+        child.kill()
+    assert store.search(queries, 3) == expected
