@@ -253,6 +253,12 @@ def token_counter(encoder: Encoder) -> Callable[[Sequence[str]], list[int]]:
     return lambda texts: [len(found.ids) for found in uncut.encode_batch_fast(list(texts), add_special_tokens=False)]
 
 
+def special_tokens(encoder: Any) -> int:
+    """How many special tokens an encoder's tokenizer puts around a text."""
+    tokenizer = own_tokenizer(encoder) if isinstance(encoder, EdgeEncoder) else getattr(encoder, "tokenizer", None)
+    return int(tokenizer.num_special_tokens_to_add(False)) if tokenizer is not None else 0
+
+
 def own_tokenizer(encoder: Encoder) -> Tokenizer:
     """A copy of an encoder's tokenizer that neither cuts nor pads.
 

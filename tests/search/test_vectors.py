@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
+import sys
 
 import numpy as np
 import pytest
@@ -134,3 +136,12 @@ def test_a_forked_process_searches_as_its_parent_did(tmp_path, kind):
     finally:
         child.kill()
     assert store.search(queries, 3) == expected
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="file names are Unicode here")
+def test_a_structure_is_read_and_written_where_fopen_would_not_take_the_name(tmp_path):
+    vectors = unit(np.random.default_rng(0), 100)
+    store = store_of(tmp_path / os.fsdecode(b"caf\xe9"), "hnsw", vectors)
+    store.finish()
+    assert [own[0].key for own in store.search(vectors[:5], 1)] == [0, 1, 2, 3, 4]
+    assert store.state()["structure"]

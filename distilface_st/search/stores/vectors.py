@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -144,14 +145,22 @@ def _build(kind: str, vectors: np.ndarray, path: Path) -> None:
         index.train(np.ascontiguousarray(vectors[::step][:_TRAINED_ON]))
     for start in range(0, rows, _ADDED_AT_ONCE):  # a mapped file is read part by part, and never whole in memory
         index.add(np.ascontiguousarray(vectors[start : start + _ADDED_AT_ONCE]))
-    faiss.write_index(index, str(path))
+    with path.open("wb") as file:  # opened here, since C takes not every name, see open_structure
+        faiss.write_index(index, faiss.PyCallbackIOWriter(file.write))
 
 
 def open_structure(path: Path) -> Any:
-    """Open a structure, mapped from its file where FAISS can."""
+    """Open a structure, mapped from its file where FAISS can.
+
+    It cannot where the path holds what C's ``fopen`` does not take: on Windows letters of other alphabets, elsewhere
+    bytes that are not UTF-8.
+    """
     faiss = load_faiss()
-    try:
+    with suppress(RuntimeError, TypeError):
         return faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
+    try:
+        with path.open("rb") as file:
+            return faiss.read_index(faiss.PyCallbackIOReader(file.read))
     except RuntimeError as error:
         raise InputError(f"{path} is damaged: {REBUILD} ({str(error).splitlines()[0][:120]}).") from error
 
