@@ -102,7 +102,7 @@ def embeddings_of(encoder: Encoder, texts: Sequence[str], kind: Kind | None = No
     else:
         empty = _tokenless(encoder, texts, kind, options)
         kept = [row for row in range(len(texts)) if row not in empty]
-        rows = encode([texts[row] for row in kept], convert_to_numpy=True, **options) if kept or not empty else 0
+        rows = 0 if empty and not kept else encode([texts[row] for row in kept], convert_to_numpy=True, **options)
         if empty:
             found, rows = rows, np.zeros((len(texts), embedding_dimension(encoder)), np.float32)
             rows[kept] = found
@@ -115,7 +115,7 @@ def embeddings_of(encoder: Encoder, texts: Sequence[str], kind: Kind | None = No
 
 def _tokenless(encoder: Any, texts: Sequence[str], kind: Kind | None, options: dict[str, Any]) -> set[int]:
     """Rows of texts without any token: torch takes no batch of them, and of one beside others it reads the padding."""
-    tokenizer = getattr(encoder, "tokenizer", None)
+    tokenizer: Any = getattr(encoder, "tokenizer", None)
     if not len(texts) or not hasattr(tokenizer, "pad_token") or tokenizer.num_special_tokens_to_add():
         return set()
     name = options.get("prompt_name") or (None if kind else encoder.default_prompt_name)
