@@ -1,3 +1,6 @@
+from .adaptation.adapt import AdaptationResult as AdaptationResult
+from .adaptation.adapt import adapt as adapt
+from .adaptation.config import AdaptationConfig as AdaptationConfig
 from .benchmark.plot import plot_benchmark as plot_benchmark
 from .benchmark.report import BenchmarkReport as BenchmarkReport
 from .benchmark.run import benchmark_models as benchmark_models
@@ -27,6 +30,7 @@ from .export.pack_model import pack_model as pack_model
 from .inference.edge_encoder import EdgeEncoder as EdgeEncoder
 from .inference.manifest import Manifest as Manifest
 from .losses import DistillationLoss as DistillationLoss
+from .losses import GuidedLoss as GuidedLoss
 from .losses import SimCSELoss as SimCSELoss
 from .models.build import build_model as build_model
 from .models.encode_file import encode_file as encode_file

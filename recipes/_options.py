@@ -63,7 +63,7 @@ def config_options(
             continue
         how = (shown or {}).get(field.name, Shown())
         has_default = field.default and not isinstance(field.default, bool)
-        text = (how.help or docs[field.name]) + (f" Default: {field.default}." if has_default else "")
+        text = how.help or docs[field.name] + (f" Default: {field.default}." if has_default else "")
         add(field.name, field, how.names, help=text, rich_help_panel=how.panel or _PANEL_OF.get(field.name))
         old = [f"--{old.replace('_', '-')}" for old, new in getattr(config, "RENAMED", {}).items() if new == field.name]
         for name in sorted({*old, *how.hidden} - {*how.names}):

@@ -25,17 +25,17 @@ def quiet_libraries() -> None:
 
 
 @contextmanager
-def teacher_progress(rows: int) -> Iterator[Callable[[str, int], None]]:
-    """Yield a function that shows how many of the rows a teacher has embedded, in a bar for each teacher."""
+def embedding_progress() -> Iterator[Callable[[str, int, int], None]]:
+    """Yield a function that shows how many texts a model has embedded: its name, those done, and their number."""
     bar, tasks = progress_bar(), {}
 
-    def show(teacher: str, done: int) -> None:
-        if teacher not in tasks:
+    def show(name: str, done: int, total: int) -> None:
+        if name not in tasks:
             bar.start()
-            tasks[teacher] = bar.add_task(f"{teacher} embeds", total=rows)
-        bar.update(tasks[teacher], completed=done)
-        if done >= rows:
-            bar.stop()  # the next bar, another teacher's or that of training, starts anew
+            tasks[name] = bar.add_task(f"{name} embeds the text", total=total)
+        bar.update(tasks[name], completed=done)
+        if done >= total:
+            bar.stop()  # the next bar, another model's or that of training, starts anew
 
     try:
         yield show

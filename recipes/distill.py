@@ -88,7 +88,7 @@ def distill(
     from ..evaluation.sts import STSEvaluator
     from ..training.run_record import check_run_folder
     from ..training.train import hold_out
-    from ._progress import quiet_libraries, teacher_progress
+    from ._progress import embedding_progress, quiet_libraries
 
     quiet_libraries()
     check_run_folder(output, resume)
@@ -108,8 +108,9 @@ def distill(
     student = make_student(teacher, kept_layers, embedding_size, tokens, dimension, data, device)
     parameters = sum(parameter.numel() for parameter in student.parameters())
     console().print(f"{data.source}: {len(data.dataset):,} sentences; the student has {parameters:,} parameters")
-    with teacher_progress(len(data.dataset)) as embedding:
-        options: dict[str, Any] = {"cache_dir": cache_dir, "resume": resume, "device": device, "progress": embedding}
+    with embedding_progress() as embedded:
+        options: dict[str, Any] = {"cache_dir": cache_dir, "resume": resume, "device": device}
+        options["progress"] = lambda name, done: embedded(name, done, len(data.dataset))
         run = partial(run_distillation, student, teachers, data, config, output, evaluator=evaluator, **options)
         train_and_show(run, evaluator, json_file)
 

@@ -25,14 +25,17 @@ def quickstart(
         Path, typer.Option("--output", help="Folder for the model and quickstart.json.", callback=valid_text)
     ] = Path("quickstart"),
     max_steps: Annotated[
-        int | None, typer.Option("--max-steps", "--steps", min=1, help="Training steps. Default: 80.")
+        int | None, typer.Option("--max-steps", "--steps", min=1, help="Training steps, in the place of --minutes.")
+    ] = None,
+    minutes: Annotated[
+        float | None, typer.Option("--minutes", min=0.1, help="Time budget of training. Default: 10.")
     ] = None,
     batch_size: Annotated[int | None, typer.Option("--batch-size", min=2, help="Pairs in a training step.")] = None,
     seed: Annotated[int | None, typer.Option("--seed", min=0, help="Seed of everything random.")] = None,
     device: Device = None,
     json_file: JsonFile = None,
 ) -> None:
-    """Train on documentation found on this machine for a minute or two, and score and search with the model.
+    """Train on documentation found on this machine for some minutes, and score and search with the model.
 
     Text: docstrings of the standard library and of installed packages; nothing is downloaded. A summary line and the
     text after it are a pair that belongs together. Half of the standard library's modules are held out: there, before
@@ -40,24 +43,25 @@ def quickstart(
     """
     from dataclasses import replace
 
-    from ..training import quickstart as library
-    from ._progress import TrainingProgress, quiet_libraries
+    from ..adaptation import quickstart as library
+    from ._progress import TrainingProgress, embedding_progress, quiet_libraries
 
     quiet_libraries()
-    given: dict[str, Any] = {"max_steps": max_steps, "batch_size": batch_size, "seed": seed}
+    given: dict[str, Any] = {"minutes": minutes, "max_steps": max_steps, "batch_size": batch_size, "seed": seed}
     config = replace(library.CONFIG, **{name: value for name, value in given.items() if value is not None})
-    config = replace(config, warmup_steps=min(config.warmup_steps, config.max_steps // 10))
     sts_dir = Path(os.environ.get("DISTILFACE_DATA", ""), "sts")
     has_sts = "DISTILFACE_DATA" in os.environ and (sts_dir / "STSBenchmark").is_dir()
     screen = console()
-    result = library.quickstart(
-        output,
-        config,
-        sts_dir=sts_dir if has_sts else None,
-        device=device,
-        announce=lambda stage: screen.print(f"[dim]{stage} ...[/]"),
-        callbacks=[TrainingProgress(None)],
-    )
+    with embedding_progress() as embedded:
+        result = library.quickstart(
+            output,
+            config,
+            sts_dir=sts_dir if has_sts else None,
+            device=device,
+            announce=lambda line: screen.print(line, style="dim", markup=False, highlight=False),
+            callbacks=[TrainingProgress("known_item_mrr@10")],
+            progress=embedded,
+        )
     _show(result, output)
     write_result(result, json_file)
 

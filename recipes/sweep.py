@@ -151,7 +151,7 @@ def _plan(
     from ..sweep.plan import check_plan, num_hidden_layers
 
     problems = Problems()
-    space, config = Space(()), TrainingConfig(encoder=encoder)
+    space, config = Space(()), TrainingConfig.preset("paper-default", encoder=encoder)
     settings: dict[str, Any] = {}
     listed: tuple[int, ...] = ()
     data = evaluator = final = None

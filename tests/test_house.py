@@ -13,6 +13,9 @@ PACKAGE = ROOT / "distilface_st"
 
 EVERYWHERE = {"errors", "utils"}
 ALLOWED = {
+    "adaptation": {
+        *("distillation", "training", "evaluation", "models", "modules", "losses", "datasets", "pretrained"),
+    },
     "benchmark": {"export", "evaluation", "models", "inference", "datasets", "pretrained"},
     "serving": {"search", "models"},
     "sweep": {"training", "evaluation", "models", "modules", "losses", "datasets"},

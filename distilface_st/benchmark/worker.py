@@ -206,6 +206,6 @@ def _computes_in(kind: str, folder: str, runtime: str) -> str:
         return "int8"
     if runtime != "openvino" or manifest.graphs["openvino"].options.get("INFERENCE_PRECISION_HINT") == "f32":
         return "fp32"
-    import openvino
+    from ..inference.engines import openvino_core
 
-    return "bf16" if "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES") else "fp32"
+    return "bf16" if "BF16" in openvino_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES") else "fp32"

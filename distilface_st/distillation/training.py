@@ -115,7 +115,7 @@ class LengthBatchSampler(DefaultBatchSampler):
     of some of them that still has room. A batch then holds sentences that a teacher finds alike, whose similarities
     have more to say than those of strangers.
 
-    The dataset has the column ``sentence``; the embeddings, a teacher's, have the shape (rows, d).
+    Length is that of all text columns together; the embeddings, a teacher's, have the shape (rows, d).
     """
 
     def __init__(
@@ -129,8 +129,9 @@ class LengthBatchSampler(DefaultBatchSampler):
     ) -> None:
         super().__init__(dataset, batch_size, drop_last, seed=seed, **kwargs)
         self.embeddings = embeddings
+        texts = [name for name in dataset.column_names if name != "label"]
         blocks = dataset.with_format("arrow").iter(10_000)
-        self.lengths = np.concatenate([utf8_length(block["sentence"]).to_numpy() for block in blocks])
+        self.lengths = np.concatenate([sum(utf8_length(block[name]).to_numpy() for name in texts) for block in blocks])
 
     def __iter__(self) -> Iterator[list[int]]:
         rng = np.random.default_rng((self.seed, self.epoch))

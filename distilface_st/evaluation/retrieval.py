@@ -7,7 +7,7 @@ to 9.6 s for as many queries, this one 2.2 to 2.4 s.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from typing_extensions import override
@@ -22,6 +22,13 @@ if TYPE_CHECKING:
 _QUERIES_AT_ONCE = 1024
 _TIE = 1e-6
 """Float32 cosines that differ by less than this differ by rounding."""
+
+
+class Answers(NamedTuple):
+    """The rank of each query's own document, from 1, shape (queries,), and the document that came first."""
+
+    ranks: np.ndarray
+    first: list[str]
 
 
 def ranks_of_own(queries: np.ndarray, documents: np.ndarray, own: np.ndarray | None = None) -> np.ndarray:
@@ -48,6 +55,13 @@ def scores_of_ranks(ranks: np.ndarray) -> dict[str, float]:
         "recall@1": float((ranks <= 1).mean()),
         "recall@10": float((ranks <= 10).mean()),
     }
+
+
+def interval_of_mean(values: np.ndarray, seed: int = 0, samples: int = 2000) -> tuple[float, float]:
+    """The 95 % bootstrap interval (percentiles) of the mean of values, one for each query: shape (n,)."""
+    drawn = np.random.default_rng(seed).integers(len(values), size=(samples, len(values)))
+    low, high = np.percentile(np.asarray(values, dtype=np.float64)[drawn].mean(axis=1), (2.5, 97.5))
+    return float(low), float(high)
 
 
 class RetrievalEvaluator(MetricsEvaluator):
@@ -96,12 +110,18 @@ class RetrievalEvaluator(MetricsEvaluator):
 
     def score(self, model: Encoder) -> dict[str, float]:
         """``mrr@10``, ``recall@1`` and ``recall@10`` of the model; zero or non-finite embeddings are an InputError."""
+        return scores_of_ranks(self.answers(model).ranks)
+
+    def answers(self, model: Encoder) -> Answers:
+        """What the model answers to each query; errors as in :meth:`score`."""
         sides: tuple[tuple[list[str], Kind], ...] = ((self.queries, "query"), (self.documents, "document"))
         (query_rows, queries), (rows, documents) = (
             distinct_embeddings(model, texts, self.batch_size, self.show_progress_bar, kind) for texts, kind in sides
         )
-        own = np.array([rows[text] for text in self.documents])
-        return scores_of_ranks(ranks_of_own(queries[[query_rows[text] for text in self.queries]], documents, own))
+        queries = queries[[query_rows[text] for text in self.queries]]
+        ranks = ranks_of_own(queries, documents, np.array([rows[text] for text in self.documents]))
+        texts = list(rows)
+        return Answers(ranks, [texts[row] for row in (queries @ documents.T).argmax(axis=1)])
 
     @override
     def evaluate(self, model: Encoder) -> Evaluation:

@@ -6,6 +6,7 @@ import platform
 import threading
 import time
 import warnings
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
@@ -89,15 +90,13 @@ class OpenVINOEngine:
         options: Mapping[str, Any] | None = None,
         device: str | None = None,
     ) -> None:
-        import openvino
-
         if providers:
             warnings.warn("Name OpenVINO's device by device, not by providers.", DeprecationWarning, stacklevel=2)
         settings: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", **(options or {})}
         if threads:
             settings["INFERENCE_NUM_THREADS"] = threads
         try:
-            core = openvino.Core()
+            core = openvino_core()
             self._graph = core.compile_model(core.read_model(str(path)), device or (providers or ["CPU"])[0], settings)
         except Exception as error:
             reason = str(error).strip().splitlines()[-1]
@@ -111,6 +110,18 @@ class OpenVINOEngine:
             request = self._local.request = self._graph.create_infer_request()
         request.infer(feeds, share_inputs=True, share_outputs=True)
         return cast("np.ndarray", request.get_output_tensor(0).data)
+
+
+@cache
+def openvino_core() -> Any:
+    """OpenVINO's core, one for the life of the process.
+
+    Its CPU plugin gives the thread that loads it a stack for signal handlers. A plugin that goes can leave the stack of
+    one that went before in its place, and the next signal then ends the process (seen with OpenVINO 2026.4).
+    """
+    import openvino
+
+    return openvino.Core()
 
 
 ENGINES: dict[str, type[OnnxRuntimeEngine | OpenVINOEngine]]

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 def build_model(
     encoder: str | os.PathLike[str] | SentenceTransformer = "distilbert-base-uncased",
-    layers: LayerSelection | Sequence[int] = "last_four",
+    layers: LayerSelection | Sequence[int] | None = "last_four",
     layer_reduction: LayerReduction = "mean",
     pooling_mode: str | tuple[str, ...] = "mean",
     normalize: bool = False,
@@ -40,7 +40,8 @@ def build_model(
             model's name or ``bundled``; or a ``SentenceTransformer``, which stays as it is. From all but the first the
             length limit, prompts and the prompt's part in pooling are kept; modules after the pooling are not. By
             default the paper's.
-        layers: Hidden states to pool, see :func:`distilface_st.modules.multi_layer_pooling.resolve_layers`.
+        layers: Hidden states to pool, see :func:`distilface_st.modules.multi_layer_pooling.resolve_layers`. None
+            keeps a sentence-transformers model as it is, all of its modules; of a bare encoder it is ``first_last``.
         layer_reduction: ``mean``, ``max`` or ``concat`` over the layers.
         pooling_mode: Token pooling: ``mean``, ``max``, ``cls``, ... or a tuple of modes.
         normalize: Append a module that scales embeddings to length 1.
@@ -61,6 +62,11 @@ def build_model(
     """
     source = _open(encoder)
     transformer = cast("Transformer", source[0])
+    if layers is None:
+        if any(isinstance(module, Pooling) for module in source):
+            own = [*source, *([Normalize()] if normalize and not isinstance(source[-1], Normalize) else [])]
+            return compose(source, own, device)
+        layers = "first_last"
     try:
         pooling = MultiLayerPooling(
             transformer.get_embedding_dimension(),

@@ -22,6 +22,7 @@ from ..models.encoders import (
     embedding_dimension,
     lasting_name,
     longest_input,
+    manifest_of,
     own_tokenizer,
     prompt_of,
     unit_embeddings,
@@ -76,8 +77,9 @@ class ServedEncoder:
         if self._exported:
             return list(self.model.input_lengths(prompted))
         with self._counting:
-            if hasattr(self._tokenizer, "encode_batch"):  # a bare tokenizer, as static embeddings have
-                return [len(one.ids) for one in self._tokenizer.encode_batch(prompted, add_special_tokens=False)]
+            if hasattr(self._tokenizer, "encode_batch"):  # a bare one, of static embeddings or of an exported model
+                special = manifest_of(self.model) is not None
+                return [len(one.ids) for one in self._tokenizer.encode_batch(prompted, add_special_tokens=special)]
             ids = self._tokenizer(prompted, truncation=self.max_tokens is not None, max_length=self.max_tokens)
         return [len(row) for row in ids["input_ids"]]
 

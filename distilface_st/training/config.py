@@ -79,7 +79,8 @@ class TrainingConfig(RunSettings):
 
     Attributes:
         encoder: Encoder to start from.
-        layers: Hidden states to pool: last, second_to_last, all, first_last, last_two, last_four, or indices: 0,-1.
+        layers: Hidden states to pool: last, second_to_last, all, first_last, last_two, last_four, or indices: 0,-1. By
+            default a finished sentence encoder keeps its own pooling, and a bare encoder gets first_last.
         layer_reduction: mean, max or concat over the layers.
         pooling_mode: Token pooling: mean, max, cls, ...; several with commas.
         normalize: Scale the model's embeddings to length 1, by a module of its own.
@@ -103,7 +104,7 @@ class TrainingConfig(RunSettings):
     """
 
     encoder: str = "distilbert-base-uncased"  # the paper, section on the encoder
-    layers: LayerSelection | Sequence[int] = "first_last"  # Table 1
+    layers: LayerSelection | Sequence[int] | None = None
     layer_reduction: LayerReduction = "mean"  # Table 1
     pooling_mode: str | tuple[str, ...] = "mean"  # the paper averages tokens
     normalize: bool = False
@@ -131,7 +132,7 @@ class TrainingConfig(RunSettings):
 
 
 PRESETS = {
-    "paper-default": TrainingConfig(),
+    "paper-default": TrainingConfig(layers="first_last"),
     "paper-best": TrainingConfig(layers="last_four", batch_size=128, learning_rate=1e-5, max_steps=20_000),
 }
 """Table 1 of the paper, and the best values of its Figure 3."""

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from .config import RunSettings
 
 
-RUN_FOLDER = FolderKind("a run", "run.json", early=frozenset({"lock", "starts.json"}))
-"""A run's folder; a sweep has put two files into it before the run begins."""
+RUN_FOLDER = FolderKind("a run", "run.json", early=frozenset({"lock", "starts.json", "model", "plan.json"}))
+"""A run's folder; a sweep or an adaptation has put two things into it before the run begins."""
 
 
 def check_run_folder(output: str | os.PathLike[str], resume: bool) -> None:

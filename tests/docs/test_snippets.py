@@ -63,6 +63,9 @@ def workplace(tmp_path, monkeypatch, tiny_model):
     sentences = [" ".join(random.choices(COMMON_WORDS, k=7)) for _ in range(80)]
     Path("sentences.txt").write_text("\n".join(sentences), encoding="utf-8")
     scored = [f"{a}\t{b}\t{i % 6}" for i, (a, b) in enumerate(zip(sentences[:12], sentences[12:24], strict=True))]
+    Path("notes").mkdir()
+    notes = [" ".join(random.choices(COMMON_WORDS, k=12)) for _ in range(210)]
+    Path("notes/lines.txt").write_text("\n".join(notes), encoding="utf-8")
     Path("mine.tsv").write_text("\n".join(scored), encoding="utf-8")
     records = [
         {"id": "a", "text": "It was rebuilt. The bridge collapsed in a storm.", "year": 1994},
@@ -84,6 +87,8 @@ def run(workplace, tiny_distilbert):
         "distilbert-base-uncased": str(tiny_distilbert),
         "sentence-transformers/all-MiniLM-L6-v2": "teacher",
         "MultiLayerPooling(768": "MultiLayerPooling(32",
+        'adapt("distilface-mini"': f'adapt("{tiny_distilbert}"',
+        "minutes=15": "max_steps=2, batch_size=8, teacher='none'",
         "max_steps=1000": "max_steps=2",
         "embedding_size=128": "embedding_size=16",
         "batch_size=128": "batch_size=8",

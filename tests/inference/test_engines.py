@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 
 from distilface_st.inference import engines
@@ -40,3 +43,21 @@ def test_the_default_runtime_depends_on_the_machine(exported, monkeypatch, machi
     monkeypatch.setattr(engines.platform, "machine", lambda: machine)
     monkeypatch.setattr(engines, "find_spec", lambda name: object())
     assert engines.default_runtime(read_manifest(exported)) == expected
+
+
+def test_signals_can_be_handled_after_openvino_engines_are_gone(exported):
+    """A stack for signal handlers, left by a plugin that is gone, would end the process without a word."""
+    program = f"""
+import gc, signal
+from distilface_st import EdgeEncoder
+signal.signal(signal.SIGTERM, lambda *_: print("handled"))
+first = EdgeEncoder({str(exported)!r}, "openvino")
+second = EdgeEncoder({str(exported)!r}, "openvino")
+del first
+gc.collect()
+del second
+gc.collect()
+signal.raise_signal(signal.SIGTERM)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "handled\n"), done.stderr

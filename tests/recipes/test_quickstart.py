@@ -20,7 +20,7 @@ RESULT = {
 @pytest.fixture
 def calls(monkeypatch):
     """The library's quickstart, replaced by one that notes how it was called."""
-    from distilface_st.training import quickstart as library
+    from distilface_st.adaptation import quickstart as library
 
     calls = []
 
@@ -49,7 +49,6 @@ def test_options_reach_the_training(calls, tmp_path):
     assert CliRunner().invoke(app, ["quickstart", *arguments]).exit_code == 0
     ((output, config, options),) = calls
     assert (config.max_steps, config.batch_size, config.seed) == (5, 8, 3)
-    assert config.warmup_steps < 5
     assert output == tmp_path / "q"
     assert options["device"] == "cpu"
     assert options["sts_dir"] is None
@@ -78,7 +77,7 @@ def test_a_folder_with_other_things_in_it_is_refused_in_one_line(tmp_path):
 
 
 def test_help_names_the_default_that_holds():
-    from distilface_st.training.quickstart import CONFIG
+    from distilface_st.adaptation.quickstart import CONFIG
 
     outcome = CliRunner().invoke(app, ["quickstart", "--help"], env={"COLUMNS": "200", "NO_COLOR": "1"})
-    assert f"Default: {CONFIG.max_steps}." in outcome.stdout
+    assert f"Default: {CONFIG.minutes}." in outcome.stdout

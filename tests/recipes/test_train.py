@@ -25,6 +25,7 @@ def text(tmp_path, monkeypatch):
 
 def options(tiny_encoder, output, **changes):
     given = {"base": tiny_encoder, "output": output, "max-steps": 4, "batch-size": 8, "eval-steps": 2, "device": "cpu"}
+    given |= {"preset": "paper-default"}
     return [text for name, value in (given | changes).items() for text in (f"--{name}", value)]
 
 
@@ -103,3 +104,53 @@ def test_a_stopped_run_says_how_to_go_on_and_ends_with_130(invoke, text, tiny_en
     result = invoke("train", text, *options(tiny_encoder, tmp_path / "run"))
     assert result.exit_code == 130
     assert "--resume goes on from there" in " ".join(result.stderr.split())
+
+
+@pytest.fixture
+def notes(tmp_path):
+    """A folder of notes with headings."""
+    random.seed(2)
+    (tmp_path / "notes").mkdir()
+    for number in range(220):
+        words = [random.choice(COMMON_WORDS) for _ in range(14)]
+        text = f"# {words[0]} {words[3]} {number}\n\nThe {' '.join(words[:8])}. The {' '.join(words[8:])}.\n"
+        (tmp_path / "notes" / f"{number}.md").write_text(text)
+    return tmp_path / "notes"
+
+
+def own_text(notes, tiny_encoder, output, *more):
+    given = ("--base", tiny_encoder, "--output", output, "--steps", 4, "--batch-size", 16, "--teacher", "none")
+    return ("train", notes, *given, "--device", "cpu", *more)
+
+
+def test_your_own_text_needs_nothing_but_a_folder(invoke, notes, tiny_encoder, tmp_path):
+    result = invoke(*own_text(notes, tiny_encoder, tmp_path / "run", "--json", tmp_path / "r.json"))
+    assert result.exit_code == 0, result.output
+    assert "notes: 220 documents, 100% with a title" in result.stderr
+    assert "find 22 documents held out by their titles" in " ".join(result.stderr.split())
+    assert "BM25" in result.stderr
+    found = json.loads((tmp_path / "r.json").read_text())["adaptation"]
+    assert found["pairs"] == {"title": 198, "cloze": 198}
+    assert (tmp_path / "run" / "report.html").exists()
+    assert SentenceTransformer(str(tmp_path / "run" / "model"), device="cpu").encode("a cat").shape == (32,)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--symmetric"], "--symmetric: for a contrastive run alone"),
+        (["--eval-file", "mine.tsv"], "--eval-file: for a contrastive run alone"),
+        (["--minutes", "5", "--views", "neighbours"], "leave out --views and --preset"),
+        (["--limit", "20"], "20 documents"),
+        (["--base", "no/such-model"], "no/such-model"),
+        (["--teacher", "no/such-model"], "no/such-model"),
+        (["--minutes", "0.01"], "0.1"),
+        (["--column", "nothing"], "no field 'nothing'"),
+    ],
+)
+def test_mistakes_with_your_own_text_are_one_line(invoke, notes, tiny_encoder, tmp_path, arguments, message):
+    (notes / "records.jsonl").write_text('{"text": "a cat"}\n')
+    result = invoke(*own_text(notes, tiny_encoder, tmp_path / "run"), *arguments)
+    assert result.exit_code in (1, 2), result.output
+    assert message in " ".join(result.stderr.split())
+    assert not (tmp_path / "run" / "run.json").exists()

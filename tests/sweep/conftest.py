@@ -28,7 +28,9 @@ def session_plan(tiny_encoder, tmp_path_factory):
     (folder / "mine.tsv").write_text(SCORED_PAIRS)
     return SweepPlan(
         Space((Choice("temperature", (0.05, 0.5)),)),
-        TrainingConfig(encoder=str(tiny_encoder), max_steps=2, batch_size=4, eval_steps=2, precision="fp32"),
+        TrainingConfig(
+            encoder=str(tiny_encoder), layers="first_last", max_steps=2, batch_size=4, eval_steps=2, precision="fp32"
+        ),
         load_sentences(folder / "text.txt", cache_dir=folder / "cache"),
         STSEvaluator(load_scored_pairs(folder / "mine.tsv"), write_csv=False),
         folder / "sweep",

@@ -40,7 +40,7 @@ def test_lists_ranges_base_and_seeds_are_read(tmp_path):
 
 
 def test_the_papers_design_is_the_base_and_single_changes():
-    points = one_at_a_time(with_base(paper_space(6), TrainingConfig()))
+    points = one_at_a_time(with_base(paper_space(6), TrainingConfig.preset("paper-default")))
     assert len(points) == 1 + 4 + 2 + 2 + 13
     first = points[0]
     assert first == {

@@ -5,15 +5,15 @@ from __future__ import annotations
 import re
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from datasets import Dataset
 
+from ..datasets.corpus import corpus_of
 from ..datasets.python_docs import PACKAGES, gather_python_docs
 from ..datasets.sts import load_sts
-from ..datasets.text_data import TextData
 from ..evaluation.alignment_uniformity import alignment, uniformity
 from ..evaluation.retrieval import ranks_of_own, scores_of_ranks
 from ..evaluation.sts import STSEvaluator
@@ -22,7 +22,8 @@ from ..models.encoders import distinct_embeddings
 from ..models.fingerprint import model_fingerprint
 from ..utils.files import FolderKind, atomic_folder, check_output, write_json
 from ..utils.provenance import provenance, text_fingerprint
-from .train import TrainingConfig, train
+from .adapt import adapt
+from .config import AdaptationConfig
 
 if TYPE_CHECKING:
     import os
@@ -31,26 +32,14 @@ if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
     from transformers import TrainerCallback
 
-    from ..datasets.python_docs import DocEntry, PythonDocs
+from ..datasets.python_docs import DocEntry, PythonDocs
 
 QUESTIONS = (
     "How do I run a command and get its output?",
     "How do I make a temporary folder that is deleted afterwards?",
     "What is the middle value of a list of numbers?",
 )
-CONFIG = TrainingConfig(
-    encoder="distilface-mini",
-    layers="last",
-    views="pairs",
-    symmetric=True,
-    max_steps=80,
-    batch_size=32,
-    learning_rate=1e-4,
-    warmup_steps=8,
-    max_length=64,
-    seed=0,
-)
-"""Chosen on a part of the standard library that is neither trained on nor reported on: see results/quickstart."""
+CONFIG = AdaptationConfig(minutes=10, seed=0)
 
 _RESULT = "quickstart.json"
 _FOLDER = FolderKind("a quickstart's", _RESULT, r"(quickstart|run)\.json|history\.(csv|png)|model")
@@ -58,7 +47,7 @@ _FOLDER = FolderKind("a quickstart's", _RESULT, r"(quickstart|run)\.json|history
 
 def quickstart(
     output: str | os.PathLike[str] = "quickstart",
-    config: TrainingConfig = CONFIG,
+    config: AdaptationConfig = CONFIG,
     *,
     encoder: str | os.PathLike[str] | None = None,
     packages: Sequence[str] = PACKAGES,
@@ -66,10 +55,14 @@ def quickstart(
     device: str | None = None,
     announce: Callable[[str], None] = lambda stage: None,
     callbacks: Sequence[TrainerCallback] = (),
+    progress: Callable[[str, int, int], Any] = lambda name, done, total: None,
 ) -> dict[str, Any]:
     """Train on documentation found on this machine, score before and after on that of held-out modules, and search it.
 
-    The model, its history and ``quickstart.json`` go to the folder ``output``, which may be that of an earlier
+    Training is :func:`distilface_st.adapt` with its defaults, on summaries as titles and the texts after them. It makes
+    a test of its own from the modules that it trains on; the held-out modules are scored besides.
+
+    The model, its report and ``quickstart.json`` go to the folder ``output``, which may be that of an earlier
     quickstart and is then replaced. ``packages`` are trained on where installed, next to the standard library. STS-B
     is scored, too, where ``sts_dir`` is given. ``announce`` is called with the name of each stage as it begins.
 
@@ -90,7 +83,8 @@ def quickstart(
         announce(stage)
 
     begin("Opening the encoder")
-    model = build_model(encoder or config.encoder, layers=config.layers, device=device)
+    config = config if encoder is None else replace(config, encoder=str(encoder))
+    model = build_model(config.encoder, layers=config.layers, device=device)
     before = model_fingerprint(model)
     begin("Gathering text")
     docs = gather_python_docs(packages)
@@ -99,7 +93,11 @@ def quickstart(
     result: dict[str, Any] = {"before": heldout_scores(model, docs, config.batch_size, sts)}
     with atomic_folder(output, _FOLDER) as folder:
         begin("Training")
-        train(model, training_data(docs), config, folder, device=device, callbacks=callbacks)
+        texts = corpus_of([(entry.summary, entry.body) for entry in docs.train], "documentation found on this machine")
+        trained = adapt(
+            None, texts, folder, config, device=device, callbacks=callbacks, announce=announce, progress=progress
+        )
+        model = trained.model
         begin("Scoring after training")
         result["after"] = heldout_scores(model, docs, config.batch_size, sts)
         begin("Answering questions")
@@ -116,7 +114,8 @@ def quickstart(
                 "training_fingerprint": _fingerprint(docs.train),
                 "test_fingerprint": _fingerprint(docs.test),
             },
-            "config": config.to_dict(),
+            "config": trained.run["config"],
+            "adaptation": trained.run["adaptation"],
             "model_fingerprints": {"before": before, "after": model_fingerprint(model)},
             **provenance(seed=config.seed),
         }
@@ -156,19 +155,6 @@ def heldout_scores(
     if sts is not None:
         scores["sts_b"] = 100 * sts.score(model)[0].total.spearman
     return {name: round(value, 4) for name, value in scores.items()}
-
-
-def training_data(docs: PythonDocs) -> TextData:
-    """Summaries as anchors, and the texts after them as positives."""
-    columns = {"anchor": [entry.summary for entry in docs.train], "positive": [entry.body for entry in docs.train]}
-    return TextData(
-        dataset=Dataset.from_dict(columns),
-        read=sum(docs.counts.values()),
-        blank=0,
-        duplicates=0,
-        fingerprint=_fingerprint(docs.train),
-        source="documentation of the standard library and of installed packages",
-    )
 
 
 def _fingerprint(entries: Sequence[DocEntry]) -> str:

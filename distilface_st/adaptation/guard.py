@@ -1,0 +1,64 @@
+"""Whether a model still judges everyday sentences as it did before it learned from a special text."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import product
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy.stats import spearmanr
+
+from ..datasets.sts import load_sts
+from ..evaluation.sts import STSEvaluator
+from ..models.encoders import Encoder, unit_embeddings
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_SUBJECTS = (
+    *("a man", "a young woman", "two children", "a small dog", "the old teacher", "a group of tourists"),
+    *("the president", "a large company", "scientists", "the football team", "my neighbour", "an angry crowd"),
+)
+_PREDICATES = (
+    *("is playing a guitar", "are running across a field", "bought a new house", "announced the results on Monday"),
+    *("cooked dinner in the kitchen", "fell asleep on the sofa", "signed an agreement with the union"),
+    *("discovered something in the water", "was arrested by the police", "won the match", "closed the door"),
+    *("did not want to leave", "travelled to Paris by train"),
+)
+SENTENCES = tuple(" ".join(parts).capitalize() + "." for parts in product(_SUBJECTS, _PREDICATES))
+
+LARGEST_STS_LOSS = 1.0
+LEAST_AGREEMENT = 90.0
+
+
+@dataclass(frozen=True)
+class Guard:
+    """A general ability that training must keep: STS-B dev where it is at hand, else agreement with the start."""
+
+    name: str
+    start: float
+    least: float
+    similarities: np.ndarray
+    sts: STSEvaluator | None = None
+
+    @classmethod
+    def of(cls, model: Encoder, sts_dir: str | Path | None = None) -> Guard:
+        """The guard of a model before training."""
+        if sts_dir is not None:
+            sts = STSEvaluator(load_sts("STS-B", sts_dir, split="dev"), write_csv=False)
+            start = sts.score(model)[0].total.spearman * 100
+            return cls("STS-B dev, Spearman x 100", start, start - LARGEST_STS_LOSS, np.empty(0), sts)
+        return cls("agreement on everyday sentences", 100.0, LEAST_AGREEMENT, _similarities(model))
+
+    def score(self, model: Encoder) -> float:
+        """Spearman x 100: on STS-B dev, or between this model's similarities of everyday sentences and the start's."""
+        if self.sts is not None:
+            return float(self.sts.score(model)[0].total.spearman * 100)
+        return float(spearmanr(self.similarities, _similarities(model)).statistic * 100)
+
+
+def _similarities(model: Encoder) -> np.ndarray:
+    rows = unit_embeddings(model, SENTENCES, batch_size=64)
+    similarities: np.ndarray = (rows @ rows.T)[np.triu_indices(len(rows), 1)]
+    return similarities

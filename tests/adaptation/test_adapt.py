@@ -1,0 +1,180 @@
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+
+import numpy as np
+import pytest
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
+from transformers import TrainerCallback
+
+from distilface_st import AdaptationConfig, InputError, RetrievalEvaluator, TrainingInterrupted, adapt, load_model
+from distilface_st.adaptation import adapt as module
+from distilface_st.adaptation.guard import Guard
+
+from ..conftest import COMMON_WORDS
+
+pytestmark = pytest.mark.usefixtures("quick_runs")
+SETTINGS = {
+    "max_steps": 12,
+    "batch_size": 16,
+    "learning_rate": 2e-3,
+    "max_length": 32,
+    "teacher": "none",
+    "eval_steps": 4,
+}
+
+
+@pytest.fixture(scope="module")
+def notes():
+    """Documents that begin with common words, and whose titles are of words that only they hold."""
+    chance = random.Random(0)
+    found = []
+    for number in range(240):
+        own = [
+            f"{chance.choice('bcdfg')}{chance.choice('aeiou')}{chance.choice('lmnrst')}{number % 10}" for _ in range(6)
+        ]
+        common = chance.choices(COMMON_WORDS, k=12)
+        text = " ".join(word for pair in zip(common, own * 2, strict=True) for word in pair)
+        found.append((" ".join(own[:3]), f"{text.capitalize()}. {' '.join(common[:8]).capitalize()}."))
+    return found
+
+
+@pytest.fixture(scope="module")
+def encoder(tiny_encoder, tmp_path_factory):
+    """A finished sentence encoder: the last layer's mean, with a module after it."""
+    folder = tmp_path_factory.mktemp("finished") / "encoder"
+    model = SentenceTransformer(modules=[Transformer(str(tiny_encoder)), Pooling(32, "mean")], device="cpu")
+    model.save(str(folder))
+    return folder
+
+
+@pytest.fixture
+def run(encoder, notes, tmp_path, monkeypatch):
+    monkeypatch.setattr("distilface_st.adaptation.guard.LEAST_AGREEMENT", -100.0)  # a random encoder has no judgement
+
+    def run(output=tmp_path / "run", texts=notes, resume=False, callbacks=(), **changes):
+        config = AdaptationConfig(**(SETTINGS | changes))
+        return adapt(
+            encoder,
+            texts,
+            output,
+            config,
+            resume=resume,
+            callbacks=callbacks,
+            device="cpu",
+            cache_dir=tmp_path / "cache",
+        )
+
+    return run
+
+
+class StopAt(TrainerCallback):
+    def __init__(self, step):
+        self.step = step
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if state.global_step == self.step:
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_it_learns_and_shows_what_it_has_brought(run, encoder, tmp_path):
+    result = run(max_steps=40, eval_steps=20)
+    found = result.run["adaptation"]
+    assert set(found["scores"]) == {"before", "bm25", "after"}
+    assert found["scores"]["after"]["mrr@10"] > found["scores"]["before"]["mrr@10"] + 0.05
+    low, high = found["change"]["mrr@10_interval"]
+    assert low < found["change"]["mrr@10"] < high
+    assert result.run["improved"]
+    assert found["better"][0]["rank_after"] < found["better"][0]["rank_before"]
+    # What is saved is what was measured, on the test that is saved beside it.
+    lines = (tmp_path / "run" / "test.jsonl").read_text(encoding="utf-8").splitlines()
+    queries, documents = zip(*((one["query"], one["document"]) for one in map(json.loads, lines)), strict=True)
+    scores = RetrievalEvaluator(queries, documents).score(load_model(tmp_path / "run" / "model", device="cpu"))
+    assert scores["mrr@10"] == pytest.approx(found["scores"]["after"]["mrr@10"], abs=1e-6)
+    page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+    assert "Found better than before" in page
+    assert found["better"][0]["query"] in page
+    # The pooling of a finished encoder stays.
+    assert [type(part) for part in result.model] == [type(part) for part in load_model(encoder)]
+
+
+def test_what_is_worse_is_never_handed_back(run, encoder, tmp_path, monkeypatch):
+    monkeypatch.setattr(Guard, "score", lambda *_: -101.0)
+    result = run()
+    assert not result.run["improved"]
+    assert result.run["adaptation"]["kept_share"] == 0
+    start = load_model(encoder, device="cpu").encode(["the red house"])
+    np.testing.assert_allclose(
+        load_model(tmp_path / "run" / "model", device="cpu").encode(["the red house"]), start, atol=1e-6
+    )
+    assert "The encoder is kept as it came" in (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+
+
+def test_a_run_that_is_stopped_leaves_a_model_and_goes_on(run, tmp_path):
+    whole = run(tmp_path / "whole")
+    with pytest.raises(TrainingInterrupted):
+        run(callbacks=[StopAt(6)])
+    assert load_model(tmp_path / "run" / "model", device="cpu").encode("a cat").shape == (32,)
+    with pytest.raises(InputError, match="holds a run already"):
+        run()
+    result = run(resume=True)
+    for name, tensor in whole.model.state_dict().items():
+        np.testing.assert_allclose(result.model.state_dict()[name], tensor, atol=1e-6)
+    assert result.run["adaptation"]["scores"] == whole.run["adaptation"]["scores"]
+
+
+@pytest.mark.slow
+def test_a_better_teacher_is_learned_from_and_a_worse_one_is_not(run, encoder, notes, tmp_path):
+    better = run(tmp_path / "teacher", max_steps=40).output / "model"
+    guided = run(teacher=str(better)).run["adaptation"]
+    assert guided["guide"] == "model"
+    assert guided["scores"]["teacher"]["mrr@10"] > guided["scores"]["before"]["mrr@10"]
+    worse = run(tmp_path / "other", teacher=str(encoder)).run["adaptation"]
+    assert worse["guide"] == "the encoder itself"
+    assert worse["scores"]["teacher"]["mrr@10"] == worse["scores"]["before"]["mrr@10"]
+
+
+def test_the_time_limit_ends_a_run_that_takes_longer_than_planned(run, monkeypatch):
+    monkeypatch.setattr(
+        module, "_plan", lambda config, loss, lesson, *_: module._Plan(10_000, 5_000, len(lesson.rows), "")
+    )
+    result = run(max_steps=0, minutes=0.15)
+    assert result.run["steps"] < 10_000
+    assert result.run["adaptation"]["seconds"] < 60
+
+
+def test_the_budget_decides_the_steps(run, tmp_path):
+    plan = run(max_steps=0, eval_steps=0, minutes=0.5).run["adaptation"]["steps"]
+    assert "times through the pairs" in plan
+    with pytest.raises(InputError, match="minutes are too few here: give --minutes"):
+        run(tmp_path / "other", max_steps=0, minutes=0.001)
+
+
+def test_weights_are_mixed_in_proportion(encoder):
+    model = load_model(encoder, device="cpu")
+    start = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    for tensor in model.parameters():
+        tensor.data.add_(1.0)
+    test = RetrievalEvaluator(["a", "b"], ["a cat", "the dog"], name="known_item")
+
+    class Always:
+        name, start, least = "x", 100.0, 0.0
+
+        def score(self, model):
+            return 100.0
+
+    before = test.answers(model)._replace(ranks=np.array([99, 99]))
+    mixtures, share, _ = module._mix(model, start, before, test, Always())
+    assert [row["share"] for row in mixtures] == [0.0, 1.0, 0.75, 0.5, 0.25]
+    for name, tensor in model.named_parameters():
+        np.testing.assert_allclose(tensor.detach(), start[name] + share, atol=1e-5)
+
+
+def test_bm25_ranks_by_shared_words_and_ties_count_against_the_query():
+    documents = ["the cat sleeps", "a dog barks", "a dog barks", "rain"]
+    ranks = module.bm25_ranks(["cat", "dog", "dog", "the of"], documents)
+    assert ranks.tolist() == [1, 2, 2, 4]
