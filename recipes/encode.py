@@ -58,4 +58,7 @@ def encode(
             progress=lambda done: bar.update(task, completed=done),
         )
     console().print(f"{result['rows']:,} embeddings of {result['dimension']} dimensions: {output}")
+    if result["cut"]:
+        cut = f"{result['cut']:,} of {result['rows']:,} texts are longer than the model reads"
+        console().print(f"{cut}: their ends are not in their embeddings (`distilface index` cuts texts into passages).")
     write_result(result, json_file)

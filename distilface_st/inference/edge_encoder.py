@@ -17,7 +17,7 @@ from ..utils.files import read_json
 from .engines import embed_batch, open_engine
 from .manifest import read_manifest
 from .similarity import pairwise_similarity, similarity
-from .tokenization import SentenceTokenizer, check_sentences
+from .tokenization import SentenceTokenizer, check_sentences, sentence_list
 
 if TYPE_CHECKING:
     import os
@@ -161,7 +161,7 @@ class EdgeEncoder:
         """Embed sentences, as ``SentenceTransformer.encode`` does.
 
         Args:
-            inputs: A string, or a sequence of strings.
+            inputs: A string, or a sequence of strings: a list, an array, a column of a table, ...
             prompt_name: A prompt of the model, put before every sentence; by default its default prompt.
             prompt: The prompt itself.
             batch_size: Most sentences in a batch; by default as many as ``batch_tokens`` allows.
@@ -201,7 +201,7 @@ class EdgeEncoder:
             if value is not None and value < 1:
                 raise InputError(f"{name} is {value}: it must be at least 1.")
         is_one = isinstance(inputs, str)
-        inputs = inputs if is_one else list(inputs)
+        inputs = inputs if is_one else sentence_list(inputs)
         if is_one:  # spared the threads that a list is worth
             ids = np.array([self._tokenizer.ids_of_one(prompt + inputs if prompt else inputs)], dtype=np.int64)
             embeddings = embed_batch(self._engine, ids, None, self.manifest, self._prompt_length(prompt))
@@ -260,12 +260,13 @@ class EdgeEncoder:
 
     def token_counts(self, sentences: Sequence[str]) -> list[int]:
         """Tokens of each sentence before it is cut at the longest input, special tokens not counted."""
+        sentences = sentence_list(sentences)
         check_sentences(sentences)
         return self._tokenizer.counts(sentences)
 
     def input_lengths(self, sentences: Sequence[str]) -> list[int]:
         """Tokens of each sentence that the model reads: cut at the longest input, special tokens counted."""
-        return [len(ids) for ids in self._tokenizer.ids(list(sentences))]
+        return [len(ids) for ids in self._tokenizer.ids(sentence_list(sentences))]
 
     @property
     def model_card_data(self) -> SimpleNamespace:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from tokenizers import Tokenizer
@@ -88,6 +89,21 @@ class SentenceTokenizer:
         ids = np.full(mask.shape, self._pad, np.int64)
         ids[mask] = np.fromiter(chain.from_iterable(rows), np.int64, int(lengths.sum()))
         return ids, mask.astype(np.int64)
+
+
+def sentence_list(sentences: Any) -> list[str]:
+    """A list of what is given: a sequence, an array or one column of strings, a generator.
+
+    Raises:
+        InputError: One string, or what has names or no order, so that nobody could tell which embedding is whose.
+    """
+    if (
+        isinstance(sentences, (str, bytes, Mapping, set, frozenset))
+        or hasattr(sentences, "columns")
+        or not np.iterable(sentences)
+    ):
+        raise InputError(f"Sentences must be a list of strings, not of type {type(sentences).__name__}.")
+    return list(sentences)
 
 
 def check_sentences(sentences: Sequence[object]) -> None:

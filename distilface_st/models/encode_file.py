@@ -14,7 +14,7 @@ from ..datasets.sources import find_source
 from ..errors import InputError
 from ..utils.deprecation import renamed
 from ..utils.files import atomic_file, check_output_file
-from .encoders import check_model, embedding_dimension, embeddings_of
+from .encoders import check_model, embedding_dimension, embeddings_of, longest_input, special_tokens, token_counter
 
 if TYPE_CHECKING:
     import os
@@ -52,7 +52,8 @@ def encode_file(
         progress: Called with the number of texts done, after each chunk.
 
     Returns:
-        ``rows``, ``dimension`` and ``output``.
+        ``rows``, ``dimension`` and ``output``; ``cut``, how many texts are longer than the model reads, so that their
+        embeddings say nothing of their ends.
 
     Raises:
         InputError: An output ending that is none of the three, or a source that cannot be read, is empty, or is the
@@ -71,7 +72,8 @@ def encode_file(
         options["batch_size"] = batch_size
     dimension = embedding_dimension(model)
     check_model(model)
-    rows = 0
+    rows = cut = 0
+    is_cut = _cut_by(model)
     with atomic_file(output) as temporary:
         with _WRITERS[output.suffix](temporary, dimension) as write:
             for (texts,) in blocks:
@@ -79,10 +81,27 @@ def encode_file(
                     chunk = texts[start : start + CHUNK]
                     write(chunk, embeddings_of(model, chunk, **options))
                     rows += len(chunk)
+                    cut += is_cut(chunk)
                     progress(rows)
         if not rows:
             raise InputError(f"{source} holds no text.")
-    return {"rows": rows, "dimension": dimension, "output": str(output)}
+    return {"rows": rows, "dimension": dimension, "output": str(output), "cut": cut}
+
+
+def _cut_by(model: Any) -> Callable[[list[str]], int]:
+    """Counts texts of which the model reads the beginning alone; short ones, in bytes, are not tokenized for it."""
+    longest = longest_input(model)
+    if longest is None:
+        return lambda texts: 0
+    counts = token_counter(model)
+    prompt = (getattr(model, "prompts", None) or {}).get(getattr(model, "default_prompt_name", None)) or ""
+    room = longest - special_tokens(model)
+
+    def cut(texts: list[str]) -> int:
+        likely = [prompt + text for text in texts if len((prompt + text).encode()) > room]
+        return sum(count > room for count in counts(likely)) if likely else 0
+
+    return cut
 
 
 @contextmanager

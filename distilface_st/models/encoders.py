@@ -85,7 +85,8 @@ def embeddings_of(encoder: Encoder, texts: Sequence[str], kind: Kind | None = No
     """Embeddings as the encoder gives them, but never one that is not finite: shape (texts, d), float32.
 
     Every room asks for embeddings here or by :func:`unit_embeddings`. ``kind`` decides which of the encoder's prompts
-    goes before the texts, see :func:`.prompt_of`; ``options`` are arguments of the encoder's own.
+    goes before the texts, see :func:`.prompt_of`; ``options`` are arguments of the encoder's own. A text without any
+    token, not even a special one, has zeros, as in :func:`.embed_batch`.
 
     Raises:
         InputError: An embedding is not finite.
@@ -99,12 +100,34 @@ def embeddings_of(encoder: Encoder, texts: Sequence[str], kind: Kind | None = No
     if isinstance(encoder, EdgeEncoder) and len(texts) == 1:
         rows = encode(texts[0], **options)[None]  # a lone text is spared the threads that a list is worth
     else:
-        rows = encode(list(texts), convert_to_numpy=True, **options)
+        empty = _tokenless(encoder, texts, kind, options)
+        kept = [row for row in range(len(texts)) if row not in empty]
+        rows = 0 if empty and not kept else encode([texts[row] for row in kept], convert_to_numpy=True, **options)
+        if empty:
+            found, rows = rows, np.zeros((len(texts), embedding_dimension(encoder)), np.float32)
+            rows[kept] = found
     embeddings = np.array(rows, dtype=np.float32)
     if not len(texts):
         return embeddings.reshape(0, embedding_dimension(encoder))
     check_finite(embeddings, texts)
     return embeddings
+
+
+def _tokenless(encoder: Any, texts: Sequence[str], kind: Kind | None, options: dict[str, Any]) -> set[int]:
+    """Rows of texts without any token: torch takes no batch of them, and of one beside others it reads the padding."""
+    tokenizer: Any = getattr(encoder, "tokenizer", None)
+    if not len(texts) or not hasattr(tokenizer, "pad_token") or tokenizer.num_special_tokens_to_add():
+        return set()
+    name = options.get("prompt_name") or (None if kind else encoder.default_prompt_name)
+    if options.get("prompt", encoder.prompts.get(name)):
+        return set()
+    # Not by a call of transformers', which sets padding and truncation: an error while another thread encodes.
+    fast = getattr(tokenizer, "backend_tokenizer", None)
+    if fast is None:
+        masks = tokenizer(list(texts), verbose=False)["attention_mask"]
+    else:
+        masks = [one.attention_mask for one in fast.encode_batch(list(texts))]
+    return {row for row, mask in enumerate(masks) if not any(mask)}
 
 
 def unit_embeddings(
@@ -228,6 +251,12 @@ def token_counter(encoder: Encoder) -> Callable[[Sequence[str]], list[int]]:
         return lambda texts: [len(slow.encode(text, add_special_tokens=False, verbose=False)) for text in texts]
     uncut = own_tokenizer(encoder)
     return lambda texts: [len(found.ids) for found in uncut.encode_batch_fast(list(texts), add_special_tokens=False)]
+
+
+def special_tokens(encoder: Any) -> int:
+    """How many special tokens an encoder's tokenizer puts around a text."""
+    tokenizer = own_tokenizer(encoder) if isinstance(encoder, EdgeEncoder) else getattr(encoder, "tokenizer", None)
+    return int(tokenizer.num_special_tokens_to_add(False)) if tokenizer is not None else 0
 
 
 def own_tokenizer(encoder: Encoder) -> Tokenizer:

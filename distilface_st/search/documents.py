@@ -25,6 +25,7 @@ def read_documents(
     """Read documents one by one, blank ones included; the record's other fields are their metadata, as they were.
 
     A cell of a .csv or .tsv is text, whatever it looks like: :class:`.filters.Condition` says how a filter compares it.
+    A whole number beyond 64 bits, such as a hash, is text, too.
 
     Args:
         source: .txt (a document a line), .jsonl, .csv, .tsv (each also .gz), .parquet, .arrow, a folder of those, or a
@@ -80,9 +81,11 @@ def _identity(value: Any, id_field: str, where: str) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """The value as JSON can say it: a date as text, what is no number as null."""
+    """The value as stores hold it: a date as text, and a whole number beyond 64 bits; what is no number as null."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:
+        return str(value)  # as a number it would be rounded, and equal its neighbours
     if isinstance(value, list):
         return [_plain(item) for item in value]
     if isinstance(value, dict):

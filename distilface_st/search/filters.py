@@ -239,7 +239,8 @@ def _value(field: str, value: Any) -> Value:
     if isinstance(value, (bool, int, float)) and abs(value) < 2**63:
         return value
     if not isinstance(value, str):
-        raise InputError(f"The filter on {field!r} must compare with text, numbers below 2^63, true or false.")
+        known = "text, true, false, or numbers below 2^63: write a greater one as text"
+        raise InputError(f"The filter on {field!r} must compare with {known}.")
     if SURROGATE.search(value):
         raise InputError(f"The filter on {field!r} holds text that is not valid Unicode.")
     return value

@@ -14,6 +14,7 @@ import numpy as np
 
 from ..datasets.segmentation import split_sentences
 from ..errors import InputError
+from ..inference.tokenization import sentence_list
 from ..models.encoders import embedding_dimension, lasting_name, open_encoder, runtime_of, unit_embeddings
 from ..models.fingerprint import encoder_fingerprint, fingerprints_of
 from ..utils.files import read_json, write_json
@@ -142,8 +143,7 @@ class SearchIndex:
             InputError: A query that is no text or is blank, a k below 1, a filter that is none, or that can match
                 nothing since its field holds values of another type alone.
         """
-        if isinstance(queries, str):
-            raise InputError("Give a list of queries, not a string.")
+        queries = sentence_list(queries)
         for query in queries:
             if not isinstance(query, str) or not query.strip():
                 raise InputError("A query must be text, and not blank.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import re
 import shutil
 from concurrent.futures import ThreadPoolExecutor
@@ -13,9 +14,11 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
+
 from ..datasets.sources import find_source
 from ..errors import InputError
-from ..models.encoders import embedding_dimension, longest_input, token_counter, unit_embeddings
+from ..models.encoders import embedding_dimension, embeddings_of, longest_input, token_counter, unit_embeddings
 from ..utils.chunks import chunked
 from ..utils.files import remove
 from ..utils.ray import ray_library
@@ -28,11 +31,11 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Callable, Iterable, Iterator
 
-    import numpy as np
-
     from ..models.encoders import Encoder
     from .hits import Document, Passage
     from .stores.base import VectorStore
+
+logger = logging.getLogger(__name__)
 
 CHUNK = 2048
 """Documents between two commits: what a killed run does again at most, and what is in memory."""
@@ -250,6 +253,7 @@ def _create(folder: Path, model: NamedEncoder, settings: IndexSettings, job: Job
     tokens = settings.tokens if longest is None else min(settings.tokens, longest - _SPECIAL)
     overlap = tokens // 4 if settings.overlap is None else settings.overlap
     PassageSplitter(token_counter(model.encoder), tokens, overlap)  # which refuses budgets that make no sense
+    _warn_of_lengths(model)
     begun = folder / _BEGUN
     if begun.is_file():  # a run was killed before there was a manifest
         _clear_begun(folder)
@@ -266,6 +270,16 @@ def _create(folder: Path, model: NamedEncoder, settings: IndexSettings, job: Job
     except InputError:
         _clear_begun(folder)
         raise
+
+
+def _warn_of_lengths(model: NamedEncoder) -> None:
+    """Say so where a model means the lengths of its embeddings to count, which an index makes 1."""
+    compares = getattr(model.encoder, "similarity_fn_name", None) or "cosine"
+    if compares != "cosine" and not np.isclose(np.linalg.norm(embeddings_of(model.encoder, ["."])), 1, atol=1e-2):
+        logger.warning(
+            "%s compares embeddings by %s, an index by cosine: it may rank otherwise than the model was trained to.",
+            *(model.name, compares),
+        )
 
 
 def _clear_begun(folder: Path) -> None:

@@ -141,6 +141,8 @@ class Gate:
             if not any(matches):
                 said = "The API key is missing or wrong: send `Authorization: Bearer KEY`."
                 raise ApiError(401, said, "invalid_api_key", headers={"WWW-Authenticate": "Bearer"})
+        if scope["method"] == "HEAD":  # GET without the body, which the server itself leaves out
+            scope = {**scope, "method": "GET"}
         if scope["path"] not in _WORK:
             await self._app(scope, incoming, reply)
             return

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import pandas
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -130,6 +131,24 @@ def test_texts_without_any_token_have_zeros_and_change_no_other(copied, runtime,
 def test_what_is_no_string_is_refused(encoder, bad, message):
     with pytest.raises(InputError, match=message):
         encoder.encode(bad)
+
+
+@pytest.mark.parametrize("kind", [tuple, np.array, pandas.Series, iter, lambda texts: dict.fromkeys(texts).keys()])
+def test_a_sequence_of_any_kind_is_a_list(encoder, kind):
+    texts = ["the cat", "a dog barks"]
+    np.testing.assert_array_equal(encoder.encode(kind(texts)), encoder.encode(texts))
+
+
+@pytest.mark.parametrize(
+    "given",
+    [{"a": "the cat"}, {"the cat"}, pandas.DataFrame({"text": ["the cat"]}), np.array("the cat"), None, 3, b"a"],
+)
+def test_what_has_names_or_no_order_is_refused(encoder, given):
+    for call in (encoder.encode, encoder.token_counts, encoder.input_lengths):
+        with pytest.raises(InputError, match="must be a list of strings, not of type"):
+            call(given)
+    with pytest.raises(InputError, match="not of type str"):
+        encoder.token_counts("the cat")  # not of each letter
 
 
 def test_prompts_truncation_and_normalization_are_the_models(tiny_model, encoder):

@@ -6,7 +6,8 @@ import json
 
 import numpy as np
 import pytest
-from transformers import AutoTokenizer, RobertaConfig, RobertaModel
+from tokenizers.processors import TemplateProcessing
+from transformers import AutoTokenizer, PreTrainedTokenizerFast, RobertaConfig, RobertaModel
 
 from distilface_st import EdgeEncoder, InputError, build_model, encode_file, load_model, save_model
 from distilface_st.models.encoders import (
@@ -104,6 +105,26 @@ def test_a_length_that_float32_cannot_hold_is_refused():
     assert np.isfinite(embeddings_of(Huge(), ["x"])).all()
     with pytest.raises(InputError, match="not finite"), np.errstate(over="ignore"):
         unit_embeddings(Huge(), ["x"])
+
+
+@pytest.mark.parametrize("pooling_mode", ["mean", "cls"])
+def test_texts_without_any_token_have_zeros_in_torch_too(tmp_path, pooling_mode):
+    folder = make_encoder(tmp_path / "encoder")
+    backend = AutoTokenizer.from_pretrained(folder).backend_tokenizer
+    backend.post_processor = TemplateProcessing(single="$A", special_tokens=[])
+    PreTrainedTokenizerFast(tokenizer_object=backend, pad_token="[PAD]", model_max_length=64).save_pretrained(folder)
+    model = build_model(folder, pooling_mode=pooling_mode, device="cpu")
+    expected = model.encode(["the cat", "a dog"])
+    np.testing.assert_allclose(embeddings_of(model, ["the cat", "", "a dog", "\u200b"])[[0, 2]], expected, atol=1e-5)
+    for texts in ([""], ["", "\u200b"], ["", "the cat"], ["the cat", ""]):
+        found = unit_embeddings(model, texts, "document")
+        assert found.shape == (len(texts), 32)
+        np.testing.assert_array_equal(found.any(axis=1), [text == "the cat" for text in texts])
+    (tmp_path / "texts.jsonl").write_text('{"text": ""}\n', encoding="utf-8")
+    encode_file(model, tmp_path / "texts.jsonl", tmp_path / "texts.npy")
+    assert not np.load(tmp_path / "texts.npy").any()
+    model.prompts, model.default_prompt_name = {"query": "the king "}, "query"  # whose tokens make it a text
+    assert embeddings_of(model, [""]).any()
 
 
 def test_an_object_with_encode_alone_is_an_encoder():

@@ -54,6 +54,18 @@ def test_normalized_embeddings_have_length_1(invoke, model, source, tmp_path):
     np.testing.assert_allclose(np.linalg.norm(np.load(tmp_path / "out.npy"), axis=1), 1, atol=1e-5)
 
 
+@pytest.mark.parametrize("runtime", ["torch", None])
+def test_texts_that_are_longer_than_the_model_reads_are_counted(invoke, model, exported, tmp_path, runtime):
+    lines = ["cat " * 62, "cat " * 63, "e" * 70, "zwei", "cat " * 500]  # 62 tokens and two special ones are read
+    (tmp_path / "in.txt").write_text("\n".join(lines), encoding="utf-8")
+    folder = model if runtime else exported
+    result = invoke("encode", "--model", folder, tmp_path / "in.txt", tmp_path / "out.npy", "--json", tmp_path / "j")
+    assert json.loads((tmp_path / "j").read_text())["cut"] == 3
+    assert "3 of 5 texts are longer than the model reads" in " ".join(result.output.split())
+    (tmp_path / "in.txt").write_text("\n".join(lines[3:4]), encoding="utf-8")
+    assert "are longer" not in invoke("encode", "--model", folder, tmp_path / "in.txt", tmp_path / "out.npy").output
+
+
 def test_an_unknown_ending_is_refused_before_anything_runs(invoke, model, source, tmp_path):
     result = invoke("encode", "--model", model, source, tmp_path / "out.xlsx")
     assert result.exit_code == 1

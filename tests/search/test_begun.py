@@ -135,7 +135,10 @@ def test_an_index_that_failed_later_is_made_anew_from_the_corrected_file(tmp_pat
     assert index_words(write_jsonl(corpus, RIGHT), folder, encoder, settings)["total"] == 3
     assert sorted(found(folder, encoder, "rain", hybrid=True)) == ["a", "b", "c"]
     assert index_words(more, folder, encoder, mode="add")["total"] == 4
-    assert not list(folder.glob(".*"))
+    assert [path.name for path in folder.glob(".*")] in (
+        [],
+        [".lexical.lock"],
+    )  # which is left for whoever waits for it
 
 
 @pytest.mark.parametrize("how", ["killed", "failed"])

@@ -73,3 +73,16 @@ def test_an_object_is_known_by_its_types_name(corpus, tmp_path):
             index.search(["The dog barks at night."])
         index.encoder = WordEncoder()
         assert index.search(["The dog barks at night."], 1)[0][0].id == "dogs"
+
+
+@pytest.mark.parametrize(
+    ("similarity", "normalize", "warns"), [("dot", False, True), ("dot", True, False), ("cosine", False, False)]
+)
+def test_a_model_that_counts_lengths_is_told_that_an_index_does_not(
+    tiny_encoder, corpus, tmp_path, caplog, similarity, normalize, warns
+):
+    encoder = build_model(tiny_encoder, normalize=normalize, device="cpu")
+    encoder.similarity_fn_name = similarity
+    with caplog.at_level("WARNING", logger="distilface_st"):
+        index_corpus(corpus, tmp_path / "index", encoder)
+    assert ("compares embeddings by dot, an index by cosine" in caplog.text) is warns

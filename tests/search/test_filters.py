@@ -159,6 +159,17 @@ def test_what_an_earlier_version_stored_in_milvus_is_compared_after_an_update(tm
         assert found(index, {"year": {">=": 1980}}) == {"a"}
 
 
+def test_numbers_beyond_64_bits_do_not_equal_their_neighbours(tmp_path, encoder, settings):
+    hashes = [2**63 - 1, 2**63, 11679230632388718523, 11679230632388718524]
+    records = [{"id": str(number), "text": "cat", "hash": value} for number, value in enumerate(hashes)]
+    index_words(write_jsonl(tmp_path / "c.jsonl", records), tmp_path / "i", encoder, settings)
+    with SearchIndex.open(tmp_path / "i", encoder) as index:
+        for number, value in enumerate(hashes):
+            assert found(index, filter_of_words([f"hash={value}"])) == {str(number)}
+        with pytest.raises(InputError, match="write a greater one as text"):
+            found(index, {"hash": hashes[2]})
+
+
 def test_a_condition_typed_twice_is_refused():
     assert filter_of_words(["year=1990", "year<5"]) == {"year": {"==": "1990", "<": 5}}
     with pytest.raises(InputError, match="tag=b: == on 'tag' is there twice; tag=one,other is either"):

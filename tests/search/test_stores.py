@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import pickle
 
+import numpy as np
 import pytest
 
 from distilface_st import InputError
@@ -62,6 +63,7 @@ def test_several_queries_at_once_answer_as_alone(index):
     queries = ["cat", "profits", "rain in the north"]
     together = index.search(queries, 3)
     assert [[hit.id for hit in own] for own in together] == [ids(index, query, 3) for query in queries]
+    assert index.search(np.array(queries), 3) == index.search(iter(queries), 3) == together
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
+import sys
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -112,3 +116,32 @@ def test_a_width_that_ivf_pq_does_not_take_is_refused_before_anything_is_written
     for kind in ("exact", "hnsw", "int8"):
         (tmp_path / kind).mkdir()
         FaissStore(tmp_path / kind, 18, {"index": kind}, create=True).close()
+
+
+@pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="nothing is forked here")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+@pytest.mark.parametrize("kind", ["exact", "hnsw"])
+def test_a_forked_process_searches_as_its_parent_did(tmp_path, kind):
+    rng = np.random.default_rng(0)
+    store, queries = store_of(tmp_path / "s", kind, unit(rng, 200)), unit(rng, 5)
+    store.finish()
+    expected = store.search(queries, 3)
+    fork = multiprocessing.get_context("fork")
+    reader, writer = fork.Pipe(duplex=False)
+    child = fork.Process(target=lambda: writer.send(store.search(queries, 3)))
+    child.start()
+    try:
+        assert reader.poll(20), "the search hangs"
+        assert reader.recv() == expected
+    finally:
+        child.kill()
+    assert store.search(queries, 3) == expected
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="file names are Unicode here")
+def test_a_structure_is_read_and_written_where_fopen_would_not_take_the_name(tmp_path):
+    vectors = unit(np.random.default_rng(0), 100)
+    store = store_of(tmp_path / os.fsdecode(b"caf\xe9"), "hnsw", vectors)
+    store.finish()
+    assert [own[0].key for own in store.search(vectors[:5], 1)] == [0, 1, 2, 3, 4]
+    assert store.state()["structure"]

@@ -234,3 +234,12 @@ def test_paths_that_do_not_exist_share_a_name_in_metrics_and_logs() -> None:
 def test_only_loopback_addresses_are_this_machines_own() -> None:
     own = {host: is_loopback(host) for host in ("localhost", "::1", "127.0.0.1", "0.0.0.0", "")}
     assert list(own.values()) == [True, True, True, False, False]
+
+
+def test_head_is_get_without_the_body() -> None:
+    with serving(fake_service()) as http:
+        for path in ("/health", "/ready", "/v1/models", "/info"):
+            answer = http.head(path)
+            assert (answer.status_code, answer.content) == (200, b"")
+            assert answer.headers["content-length"] == str(len(http.get(path).content))
+        assert http.head("/v1/embeddings").status_code == 405

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import sqlite3
 from contextlib import contextmanager
@@ -67,9 +68,7 @@ class SqliteStore(VectorStore):
         self.path = folder / _CATALOGUE
         if not create and not self.path.is_file():
             raise InputError(f"{self.path} is missing: the index is damaged; {REBUILD}.")
-        self._lock = RLock()
-        self._connection = sqlite3.connect(self.path, check_same_thread=False, isolation_level=None, timeout=60)
-        self._connection.create_function("as_number", 1, as_number, deterministic=True)
+        self._connect()
         try:
             if create:
                 self._connection.executescript(f"PRAGMA journal_mode = DELETE; BEGIN; {_TABLES} COMMIT;")
@@ -78,10 +77,24 @@ class SqliteStore(VectorStore):
             self._connection.close()
             raise InputError(f"{self.path} is damaged or no catalogue of an index ({error}); {REBUILD}.") from error
 
+    def _connect(self) -> None:
+        self._process, self._lock = os.getpid(), RLock()
+        self._connection = sqlite3.connect(self.path, check_same_thread=False, isolation_level=None, timeout=60)
+        self._connection.create_function("as_number", 1, as_number, deterministic=True)
+
+    @contextmanager
+    def _catalogue(self) -> Iterator[None]:
+        """The connection, for one thread. A forked process opens its own, and never closes its parent's."""
+        if self._process != os.getpid():
+            self._parents = self._connection
+            self._connect()
+        with self._lock, self._damage():
+            yield
+
     @contextmanager
     def change(self) -> Iterator[None]:
         """A transaction."""
-        with self._lock, self._damage():
+        with self._catalogue():
             self._connection.execute("BEGIN IMMEDIATE")
             try:
                 yield
@@ -103,7 +116,7 @@ class SqliteStore(VectorStore):
 
     def read(self, statement: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """The rows of a query."""
-        with self._lock, self._damage():
+        with self._catalogue():
             return self._connection.execute(statement, values).fetchall()
 
     def write(self, statement: str, rows: Iterable[Sequence[Any]]) -> None:

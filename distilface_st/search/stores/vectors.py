@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -93,12 +94,16 @@ def nearest(vectors: np.ndarray, queries: np.ndarray, k: int, rows: np.ndarray |
         scores, best = faiss.knn(queries, block, min(k, len(block)), metric=faiss.METRIC_INNER_PRODUCT)
         return Nearest(best + start if numbers is None else numbers[best], scores)
 
-    return best_of(_threads().map(of_block, range(0, total, BLOCK)), k)
+    return best_of(_threads(os.getpid()).map(of_block, range(0, total, BLOCK)), k)
 
 
 @cache
-def _threads() -> ThreadPoolExecutor:
-    """Threads that each run FAISS alone: its own wait for one another, and for whatever else keeps a core busy."""
+def _threads(process: int) -> ThreadPoolExecutor:
+    """Threads that each run FAISS alone: its own wait for one another, and for whatever else keeps a core busy.
+
+    A forked process has none of its parent's threads and would wait for them for ever: here, so that it needs threads
+    of its own, and in FAISS, so that no thread that may be forked runs it.
+    """
     return ThreadPoolExecutor(os.cpu_count() or 1, "nearest", lambda: load_faiss().omp_set_num_threads(1))
 
 
@@ -119,6 +124,11 @@ def build_structure(kind: str, vectors: np.ndarray, path: Path) -> None:
     ``hnsw`` is a graph of neighbours and holds the vectors again; ``ivf-pq`` has clusters, of which a few are looked
     at, and a byte for each four dimensions; ``int8`` has all rows, a byte a dimension.
     """
+    with ThreadPoolExecutor(1) as thread:  # which has FAISS's own threads to itself, see _threads
+        thread.submit(_build, kind, vectors, path).result()
+
+
+def _build(kind: str, vectors: np.ndarray, path: Path) -> None:
     faiss = load_faiss()
     rows, dimension = vectors.shape
     product = faiss.METRIC_INNER_PRODUCT
@@ -135,14 +145,22 @@ def build_structure(kind: str, vectors: np.ndarray, path: Path) -> None:
         index.train(np.ascontiguousarray(vectors[::step][:_TRAINED_ON]))
     for start in range(0, rows, _ADDED_AT_ONCE):  # a mapped file is read part by part, and never whole in memory
         index.add(np.ascontiguousarray(vectors[start : start + _ADDED_AT_ONCE]))
-    faiss.write_index(index, str(path))
+    with path.open("wb") as file:  # opened here, since C takes not every name, see open_structure
+        faiss.write_index(index, faiss.PyCallbackIOWriter(file.write))
 
 
 def open_structure(path: Path) -> Any:
-    """Open a structure, mapped from its file where FAISS can."""
+    """Open a structure, mapped from its file where FAISS can.
+
+    It cannot where the path holds what C's ``fopen`` does not take: on Windows letters of other alphabets, elsewhere
+    bytes that are not UTF-8.
+    """
     faiss = load_faiss()
-    try:
+    with suppress(RuntimeError, TypeError):
         return faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
+    try:
+        with path.open("rb") as file:
+            return faiss.read_index(faiss.PyCallbackIOReader(file.read))
     except RuntimeError as error:
         raise InputError(f"{path} is damaged: {REBUILD} ({str(error).splitlines()[0][:120]}).") from error
 
@@ -161,5 +179,6 @@ def candidates(index: Any, queries: np.ndarray, k: int, allowed: np.ndarray | No
         parameters = faiss.SearchParametersIVF(nprobe=min(_IVF_PROBES, index.nlist), sel=selector)
     else:
         parameters = faiss.SearchParameters(sel=selector)
-    found: np.ndarray = index.search(queries, k, params=parameters)[1]
-    return found
+    parts = np.array_split(queries, max(1, min(len(queries), os.cpu_count() or 1)))
+    found = _threads(os.getpid()).map(lambda part: index.search(part, k, params=parameters)[1], parts)
+    return np.vstack(list(found))
