@@ -420,7 +420,7 @@ def _changes(test: RetrievalEvaluator, before: Answers, after: Answers) -> dict[
         ]
 
     return {
-        "change": {"mrr@10": float(gains.mean()), "mrr@10_interval": interval_of_mean(gains)},
+        "change": {"mrr@10": float(gains.mean()), "mrr@10_interval": list(interval_of_mean(gains))},
         "better": shown(order[: min(_SHOWN, int((gains > 0).sum()))]),
         "worse": shown(order[::-1][: min(_SHOWN, int((gains < 0).sum()))]),
     }
@@ -429,8 +429,8 @@ def _changes(test: RetrievalEvaluator, before: Answers, after: Answers) -> dict[
 def _scores(ranks: np.ndarray) -> dict[str, Any]:
     return {
         **scores_of_ranks(ranks),
-        "mrr@10_interval": interval_of_mean(_reciprocal(ranks)),
-        "recall@1_interval": interval_of_mean((ranks <= 1).astype(float)),
+        "mrr@10_interval": list(interval_of_mean(_reciprocal(ranks))),
+        "recall@1_interval": list(interval_of_mean((ranks <= 1).astype(float))),
     }
 
 

@@ -42,7 +42,9 @@ QUESTIONS = (
 CONFIG = AdaptationConfig(minutes=10, seed=0)
 
 _RESULT = "quickstart.json"
-_FOLDER = FolderKind("a quickstart's", _RESULT, r"(quickstart|run)\.json|history\.(csv|png)|model")
+_FOLDER = FolderKind(
+    "a quickstart's", _RESULT, r"(quickstart|run|plan)\.json|history\.(csv|png)|report\.html|test\.jsonl|model"
+)
 
 
 def quickstart(

@@ -222,7 +222,8 @@ class SweepResults:
         for name, value in self.config(self.best_trial).items():
             flag = "--base" if name == "encoder" else f"--{name.replace('_', '-')}"
             text = str(label_of(value))
-            if value is None or (value == getattr(TrainingConfig, name) and name != "encoder"):
+            # Without its views the command line would ask for another kind of run.
+            if value is None or (value == getattr(TrainingConfig, name) and name not in ("encoder", "views")):
                 continue
             if isinstance(value, bool):
                 command.append(flag if value else f"--no-{flag[2:]}")

@@ -43,7 +43,9 @@ def few_docs(monkeypatch, library):
 
 
 @pytest.fixture
-def run(library, few_docs, tiny_encoder, tmp_path):
+def run(library, few_docs, tiny_encoder, tmp_path, monkeypatch):
+    monkeypatch.setattr("distilface_st.adaptation.guard.LEAST_AGREEMENT", -100.0)  # a random encoder has no judgement
+
     def run(output=tmp_path / "out", steps=3, learning_rate=5e-3, **options):
         changes = {"max_steps": steps, "learning_rate": learning_rate, "batch_size": 8, "teacher": "none"}
         changes |= {"warmup_steps": 1, "max_length": 32, "eval_steps": steps}
