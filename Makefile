@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# Each of the tests' processes computes on one thread (tests/conftest.py); a file's tests share their fixtures.
+TWO_AT_ONCE := --numprocesses 2 --dist loadfile
 
 .PHONY: quickstart test test-all check docs clean
 
@@ -9,10 +11,10 @@ quickstart: $(VENV)/.ready
 	$(BIN)/distilface quickstart
 
 test: $(VENV)/.ready-dev
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow" $(TWO_AT_ONCE)
 
 test-all: $(VENV)/.ready-dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(TWO_AT_ONCE)
 
 check: $(VENV)/.ready-dev
 	$(BIN)/ruff check
