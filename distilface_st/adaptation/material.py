@@ -103,18 +103,23 @@ def prepare(corpus: Corpus, seed: int, kinds: Iterable[str] = tuple(_KINDS)) -> 
         for kind, pair in _positives(units[index][0], units[index][1], rng):
             if kind in kinds:
                 pairs.setdefault(pair, kind)
-    counts = {kind: sum(found == kind for found in pairs.values()) for kind in _KINDS}
-    counts = {kind: count for kind, count in counts.items() if count}
+    found = list(pairs)
+    found = [found[index] for index in rng.permutation(len(found)).tolist()]
+    if has_titles:
+        # What the test's queries are like is learned most: of the other kinds, no more than there are titles.
+        titled = [pair for pair in found if pairs[pair] == "title"]
+        others = [pair for pair in found if pairs[pair] != "title"][: len(titled)]
+        found = [*titled, *others]
+        found = [found[index] for index in rng.permutation(len(found)).tolist()]
+    counts = {kind: count for kind in _KINDS if (count := sum(pairs[pair] == kind for pair in found))}
     made = ", ".join(f"{count:,} of {_KINDS[kind]}" for kind, count in counts.items())
     by = "titles" if has_titles else "sentences taken out of them"
     plan = (
-        f"The test: find {len(queries)} documents held out by their {by}. Training: {len(pairs):,} pairs ({made})"
+        f"The test: find {len(queries)} documents held out by their {by}. Training: {len(found):,} pairs ({made})"
         + (f"; {near} near-duplicates of the test left out" if near else "")
         + "."
     )
-    shuffled = list(pairs)
-    rng.shuffle(shuffled)
-    return Material(queries, documents, [(str(a), str(b)) for a, b in shuffled], counts, f"{story}.", plan)
+    return Material(queries, documents, found, counts, f"{story}.", plan)
 
 
 def _story(corpus: Corpus, units: Sequence[tuple[str, list[str]]]) -> str:

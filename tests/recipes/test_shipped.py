@@ -87,7 +87,20 @@ def test_a_shipped_model_can_be_trained_further(
     monkeypatch.chdir(tmp_path)
     lines = "\n".join(f"a cat and {number} dogs in the city" for number in range(60))
     (tmp_path / "lines.txt").write_text(lines)
-    arguments = ("--base", name, "--steps", "2", "--batch-size", "4", "--layers", "last", "--device", "cpu")
+    arguments = (
+        "--base",
+        name,
+        "--steps",
+        "2",
+        "--batch-size",
+        "4",
+        "--layers",
+        "last",
+        "--device",
+        "cpu",
+        "--views",
+        "dropout",
+    )
     result = invoke("train", tmp_path / "lines.txt", "--output", tmp_path / "run", *arguments)
     assert result.exit_code == 0, result.stderr
     assert (tmp_path / "run" / "model" / "model.safetensors").is_file()
