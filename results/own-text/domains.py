@@ -28,6 +28,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 from distilface_st.datasets.python_docs import gather_python_docs
+from distilface_st.datasets.segmentation import split_sentences
 
 LONGEST, SHORTEST, TEST = 2_000, 60, 2_000  # characters, characters, documents
 
@@ -96,11 +97,12 @@ def foldoc(packages: Path):
 
 
 def wikipedia(articles: Path):
-    """Titles of articles, and their leads without the title's own words at the beginning."""
+    """The last sentence of articles' leads, and the leads without it: documents that have no titles."""
     with gzip.open(articles, "rt", encoding="utf-8") as lines:
         for line in lines:
-            record = json.loads(line)
-            yield record["title"], record["text"]
+            *paragraphs, last = json.loads(line)["text"].splitlines()
+            sentences = split_sentences(last)
+            yield sentences[-1], "\n".join([*paragraphs, " ".join(sentences[:-1])])
 
 
 def python_docs():
@@ -147,8 +149,8 @@ def grams(text: str) -> set[int]:
     return {hash(tuple(words[i : i + 8])) for i in range(max(1, len(words) - 7))}
 
 
-def split(pairs, folder: Path) -> None:
-    """Write the two halves of a domain."""
+def split(pairs, folder: Path, has_titles: bool) -> None:
+    """Write the two halves of a domain; without titles, a title goes back into the text of the training half."""
     documents: dict[str, str] = {}
     seen: set[str] = set()
     for title, text in pairs:
@@ -169,7 +171,10 @@ def split(pairs, folder: Path) -> None:
     for name, titles in (("train", train), ("test", test)):
         with (folder / f"{name}.jsonl").open("w", encoding="utf-8") as file:
             for title in titles:
-                file.write(json.dumps({"title": title, "text": documents[title]}, ensure_ascii=False) + "\n")
+                record = {"title": title, "text": documents[title]}
+                if name == "train" and not has_titles:
+                    record = {"text": f"{documents[title]}\n{title}."}
+                file.write(json.dumps(record, ensure_ascii=False) + "\n")
     print(f"{folder.name}: {len(train):,} to train on, {len(test):,} held out")
 
 
@@ -188,7 +193,7 @@ def main() -> None:
         "python-code": python_code(),
     }
     for name, pairs in domains.items():
-        split(pairs, given.output / name)
+        split(pairs, given.output / name, has_titles=name != "wikipedia")
 
 
 if __name__ == "__main__":
