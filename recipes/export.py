@@ -73,7 +73,25 @@ def export(
             progress=status.update,
         )
     _show(manifest, output)
-    write_result({"output": str(output), **asdict(manifest)}, json_file)
+    result = {"output": str(output), **asdict(manifest)}
+    own_test = Path(model).parent / "test.jsonl"
+    if own_test.is_file():
+        result["own_test"] = scores = _own_test(own_test, model, output)
+        console().print(f"MRR@10 in the run's own test: {scores['before']:.3f} before, {scores['after']:.3f} now")
+    write_result(result, json_file)
+
+
+def _own_test(path: Path, model: str, output: Path) -> dict[str, float]:
+    """MRR@10 of a trained model and of its export in the test that its run has made."""
+    from ..adaptation.adapt import read_test
+    from ..inference.edge_encoder import EdgeEncoder
+    from ..models.load import load_model
+
+    test = read_test(path)
+    return {
+        when: test.score(encoder)["mrr@10"]
+        for when, encoder in (("before", load_model(model, device="cpu")), ("after", EdgeEncoder(output)))
+    }
 
 
 def _show(manifest: Manifest, output: Path) -> None:

@@ -324,6 +324,13 @@ def write_test(path: Path, material: Material) -> None:
             file.write(json.dumps({"query": query, "document": document}, ensure_ascii=False) + "\n")
 
 
+def read_test(path: Path) -> RetrievalEvaluator:
+    """The self-made test of a run, from its ``test.jsonl``."""
+    with path.open(encoding="utf-8") as lines:
+        items = [json.loads(line) for line in lines]
+    return RetrievalEvaluator([item["query"] for item in items], [item["document"] for item in items], write_csv=False)
+
+
 def _plan(
     config: AdaptationConfig,
     loss: GuidedLoss,

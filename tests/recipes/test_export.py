@@ -30,6 +30,8 @@ def test_it_exports_scores_and_says_what_it_wrote(model, tmp_path, invoke):
     pairs.write_text("sentence1\tsentence2\tscore\n" + PAIRS)
     text = tmp_path / "text.txt"
     text.write_text("a cat is here\nthe river is small\n" * 20)
+    items = [{"query": f"a {word}", "document": f"the {word} is here"} for word in ("cat", "dog", "river")]
+    (model.parent / "test.jsonl").write_text("".join(json.dumps(item) + "\n" for item in items))
     result = invoke(
         *("export", model, "--output", tmp_path / "export", "--precision", "int8"),
         *("--calibration", text, "--eval-file", pairs, "--max-loss", 100, "--json", tmp_path / "export.json"),
@@ -40,6 +42,8 @@ def test_it_exports_scores_and_says_what_it_wrote(model, tmp_path, invoke):
     graph = written["graphs"]["onnxruntime"]
     assert (written["precision"], written["activations"]) == ("int8", "dynamic")
     assert graph["scores"]["loss"] == pytest.approx(graph["scores"]["before"] - graph["scores"]["after"])
+    assert written["own_test"].keys() == {"before", "after"}
+    assert "in the run's own test" in result.output
     assert EdgeEncoder(tmp_path / "export").encode("a cat").shape == (32,)
 
 
