@@ -284,7 +284,7 @@ def stop_at(step, number, text, output, encoder):
     command = [sys.executable, "-c", INTERRUPTED, str(text), str(output), str(progress), str(encoder)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 120
-    while not (progress.exists() and progress.read_text() and int(progress.read_text()) >= step):
+    while int((progress.exists() and progress.read_text()) or -1) < step:  # read once: it may be half written
         assert process.poll() is None, process.stderr.read()
         assert time.monotonic() < deadline
         time.sleep(0.02)
