@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class AdaptationConfig(RunSettings):
-    """Everything that decides an adaptation run but the text; the values were compared in ``results/own-text``.
+    """Everything that decides an adaptation run but the text; see ``results/own-text``.
 
     Attributes:
         encoder: Encoder to start from.
