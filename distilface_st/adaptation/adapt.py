@@ -51,7 +51,7 @@ _TEST = "known_item"
 _EVALUATIONS = 6
 _FEWEST_STEPS = 20
 _MOST_EPOCHS = 20
-_GUIDES_SHARE = 0.3  # of the time budget
+_GUIDES_SHARE = 0.25  # of the time budget
 _FITTED_ON = 2048
 _TIMED = 4  # steps
 _SHARES = (1.0, 0.75, 0.5, 0.25)
@@ -180,7 +180,10 @@ def adapt(
             teacher = None
 
     plan = _read_plan(output) if resume else None
-    pairs = material.pairs[: plan.pairs if plan else _affordable(config, clock, len(test.queries), teacher is not None)]
+    if plan is not None:
+        pairs = material.pairs[: plan.pairs]
+    else:
+        pairs = _affordable(material.pairs, config, test, clock.seconds["test" if teacher is None else "teacher"])
     lesson = _Lesson.of(pairs, corpus.source)
     guide = teacher or teacher_of(student, "the encoder itself")
     loss, sampler = _guided(student, guide, lesson, config, cache_dir, progress)
@@ -295,10 +298,14 @@ def _guided(
     return loss, partial(LengthBatchSampler, embeddings=of_positives)
 
 
-def _affordable(config: AdaptationConfig, clock: _Clock, queries: int, has_teacher: bool) -> int:
-    """How many pairs the guide can embed in its share of the time: as fast as the queries and documents of the test."""
-    seconds = clock.seconds["teacher" if has_teacher else "test"]
-    return max(config.batch_size, int(config.minutes * 60 * _GUIDES_SHARE / seconds * queries))
+def _affordable(
+    pairs: list[tuple[str, str]], config: AdaptationConfig, test: RetrievalEvaluator, seconds: float
+) -> list[tuple[str, str]]:
+    """The first pairs, as many as the guide can embed in its share of the time; the test took it ``seconds``."""
+    characters = sum(map(len, (*test.queries, *test.documents)))
+    sizes = np.cumsum([len(first) + len(second) for first, second in pairs])
+    limit = characters * config.minutes * 60 * _GUIDES_SHARE / seconds
+    return pairs[: max(config.batch_size, int((sizes <= limit).sum()))]
 
 
 def bm25_ranks(queries: list[str], documents: list[str]) -> np.ndarray:
