@@ -27,7 +27,7 @@ from ..datasets.text_data import TextData
 from ..distillation.teachers import Teacher, open_teacher, teacher_embeddings, teacher_of
 from ..distillation.training import LengthBatchSampler
 from ..errors import InputError
-from ..evaluation.retrieval import Answers, RetrievalEvaluator, interval_of_mean, scores_of_ranks
+from ..evaluation.retrieval import Answers, RetrievalEvaluator, interval_of_mean, reciprocal_ranks, scores_of_ranks
 from ..losses import GuidedLoss
 from ..models.build import build_model
 from ..models.save import save_model
@@ -417,7 +417,7 @@ def _mix(
 
 def _changes(test: RetrievalEvaluator, before: Answers, after: Answers) -> dict[str, Any]:
     """The mean gain with its interval, and the queries whose answers changed most for better and worse."""
-    gains = _reciprocal(after.ranks) - _reciprocal(before.ranks)
+    gains = reciprocal_ranks(after.ranks) - reciprocal_ranks(before.ranks)
     order = np.argsort(-gains, kind="stable")
 
     def shown(indices: np.ndarray) -> list[dict[str, Any]]:
@@ -443,17 +443,13 @@ def _changes(test: RetrievalEvaluator, before: Answers, after: Answers) -> dict[
 def _scores(ranks: np.ndarray) -> dict[str, Any]:
     return {
         **scores_of_ranks(ranks),
-        "mrr@10_interval": list(interval_of_mean(_reciprocal(ranks))),
+        "mrr@10_interval": list(interval_of_mean(reciprocal_ranks(ranks))),
         "recall@1_interval": list(interval_of_mean((ranks <= 1).astype(float))),
     }
 
 
-def _reciprocal(ranks: np.ndarray) -> np.ndarray:
-    return np.where(ranks <= 10, 1 / ranks, 0.0)
-
-
 def _mrr(ranks: np.ndarray) -> float:
-    return float(_reciprocal(ranks).mean())
+    return float(reciprocal_ranks(ranks).mean())
 
 
 def _read_plan(output: Path) -> _Plan | None:

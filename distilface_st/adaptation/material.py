@@ -16,7 +16,7 @@ from ..datasets.segmentation import count_words, cut_points, joined, split_sente
 from ..errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
 FEWEST_DOCUMENTS = 200
 ENOUGH_DOCUMENTS = 1_000
@@ -52,7 +52,7 @@ class Material:
     plan: str
 
 
-def prepare(corpus: Corpus, seed: int, kinds: Iterable[str] = tuple(_KINDS)) -> Material:
+def prepare(corpus: Corpus, seed: int) -> Material:
     """Hold out a tenth of a corpus as a test (at most 400 documents), and make positives of the rest.
 
     A query is the document's title where at least half of the documents have one, else a sentence taken out of it, and
@@ -101,8 +101,7 @@ def prepare(corpus: Corpus, seed: int, kinds: Iterable[str] = tuple(_KINDS)) -> 
             near += 1
             continue
         for kind, pair in _positives(units[index][0], units[index][1], rng):
-            if kind in kinds:
-                pairs.setdefault(pair, kind)
+            pairs.setdefault(pair, kind)
     found = list(pairs)
     found = [found[index] for index in rng.permutation(len(found)).tolist()]
     if has_titles:

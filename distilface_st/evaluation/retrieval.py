@@ -48,10 +48,15 @@ def ranks_of_own(queries: np.ndarray, documents: np.ndarray, own: np.ndarray | N
     return ranks
 
 
+def reciprocal_ranks(ranks: np.ndarray) -> np.ndarray:
+    """1 / rank of each query, 0 beyond rank 10: what ``mrr@10`` is the mean of."""
+    return np.where(ranks <= 10, 1 / ranks, 0.0)
+
+
 def scores_of_ranks(ranks: np.ndarray) -> dict[str, float]:
     """``mrr@10``, ``recall@1`` and ``recall@10`` of ranks from 1, as :class:`RetrievalEvaluator` defines them."""
     return {
-        "mrr@10": float(np.where(ranks <= 10, 1 / ranks, 0).mean()),
+        "mrr@10": float(reciprocal_ranks(ranks).mean()),
         "recall@1": float((ranks <= 1).mean()),
         "recall@10": float((ranks <= 10).mean()),
     }

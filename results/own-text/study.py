@@ -16,12 +16,14 @@ import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from distilface_st import AdaptationConfig, RetrievalEvaluator, adapt, load_model, sts_suite
 from distilface_st.adaptation.adapt import bm25_ranks
-from distilface_st.evaluation.retrieval import interval_of_mean, scores_of_ranks
+from distilface_st.evaluation.retrieval import interval_of_mean, reciprocal_ranks, scores_of_ranks
+
+if TYPE_CHECKING:
+    import numpy as np
 
 FIELDS = (
     *("domain", "model", "seed", "minutes", "steps", "mrr@10", "low", "high", "recall@1", "recall@10", "average5"),
@@ -48,7 +50,7 @@ def main() -> None:
 
     def add(domain: str, model: str, seed: object, ranks: np.ndarray, **more: object) -> None:
         scores = {name: round(value, 4) for name, value in scores_of_ranks(ranks).items()}
-        low, high = interval_of_mean(np.where(ranks <= 10, 1 / ranks, 0.0))
+        low, high = interval_of_mean(reciprocal_ranks(ranks))
         row = {"domain": domain, "model": model, "seed": seed, **scores, "low": round(low, 4), "high": round(high, 4)}
         is_new = not given.output.exists()
         with given.output.open("a", newline="", encoding="utf-8") as file:
