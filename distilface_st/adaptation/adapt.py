@@ -27,7 +27,14 @@ from ..datasets.text_data import TextData
 from ..distillation.teachers import Teacher, open_teacher, teacher_embeddings, teacher_of
 from ..distillation.training import LengthBatchSampler
 from ..errors import InputError
-from ..evaluation.retrieval import Answers, RetrievalEvaluator, interval_of_mean, reciprocal_ranks, scores_of_ranks
+from ..evaluation.retrieval import (
+    Answers,
+    RetrievalEvaluator,
+    bm25_ranks,
+    interval_of_mean,
+    reciprocal_ranks,
+    scores_of_ranks,
+)
 from ..losses import GuidedLoss
 from ..models.build import build_model
 from ..models.save import save_model
@@ -306,22 +313,6 @@ def _affordable(
     sizes = np.cumsum([len(first) + len(second) for first, second in pairs])
     limit = characters * config.minutes * 60 * _GUIDES_SHARE / seconds
     return pairs[: max(config.batch_size, int((sizes <= limit).sum()))]
-
-
-def bm25_ranks(queries: list[str], documents: list[str]) -> np.ndarray:
-    """The rank of each query's own document by BM25; a tie counts against it."""
-    import bm25s
-
-    def words(texts: list[str]) -> list[list[str]]:
-        return cast("list[list[str]]", bm25s.tokenize(texts, stopwords="en", return_ids=False, show_progress=False))
-
-    index = bm25s.BM25()
-    index.index(words(documents), show_progress=False)
-    ranks = np.full(len(queries), len(documents))
-    for own, query in enumerate(words(queries)):
-        if query and (scores := index.get_scores(query))[own] > 0:  # a query of stop words alone has none
-            ranks[own] = (scores >= scores[own] - 1e-6).sum()
-    return ranks
 
 
 def write_test(path: Path, material: Material) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from typing_extensions import override
 
+from ..datasets.words import words_of
 from ..errors import InputError
 from ..models.encoders import Encoder, Kind, distinct_embeddings
 from .base import Evaluation, MetricsEvaluator
@@ -45,6 +46,19 @@ def ranks_of_own(queries: np.ndarray, documents: np.ndarray, own: np.ndarray | N
         similarities = queries[chunk] @ documents.T
         of_own = np.take_along_axis(similarities, own[chunk, None], axis=1)
         ranks[chunk] = (similarities >= of_own - _TIE).sum(axis=1)
+    return ranks
+
+
+def bm25_ranks(queries: Sequence[str], documents: Sequence[str]) -> np.ndarray:
+    """The rank of each query's own document, that of the same position, by BM25 on words; ties count against it."""
+    import bm25s
+
+    index = bm25s.BM25()
+    index.index([words_of(text) or [""] for text in documents], show_progress=False)
+    ranks = np.full(len(queries), len(documents))
+    for own, words in enumerate(words_of(query, is_query=True) for query in queries):
+        if words and (scores := index.get_scores(words))[own] > 0:  # a query of stop words alone has no words
+            ranks[own] = (scores >= scores[own] - _TIE).sum()
     return ranks
 
 

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import logging
-import unicodedata
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import regex
 
+from ..datasets.words import words_of
 from ..errors import InputError
-from ..utils.extras import require
 from ..utils.files import FolderKind, atomic_folder, only_one, read_json, write_json
 from .stores.base import Scored
 
@@ -28,39 +25,6 @@ _KEYS = "keys.npy"
 _FOLDER = FolderKind("the words of an index", _RECORD)
 _FORM = 2  # of the words, see words_of: another one, and the words of an index are found anew
 
-_UNSPACED = r"\p{Han}\p{Hiragana}\p{Katakana}\u30fc\p{Hangul}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}"
-_LETTER = rf"[\w--[{_UNSPACED}]]"
-# A lone letter after an apostrophe, as in "don't", is no word.
-_WORD = regex.compile(
-    rf"(?V1)(?P<unspaced>[{_UNSPACED}]+)"
-    rf"|(?P<marked>(?:(?<![\w.])\.(?=\p{{L}}))?(?P<word>{_LETTER}{{2,}}|(?<!['\u2019]){_LETTER})(?:[+#]++(?!\p{{L}}))?)"
-)
-_STOP_WORDS = frozenset(
-    """a an and are as at be but by for if in into is it no not of on or such that the their then there these they this
-to was will with""".split()
-)
-
-
-def words_of(text: str, is_query: bool = False) -> list[str]:
-    """What BM25 compares: words in one Unicode form and case, and those that have marks, as ``c++``, with them too.
-
-    In scripts that put no spaces between words, characters and pairs of neighbours stand for words; of a query pairs
-    alone, if it has any.
-
-    Example:
-        >>> words_of("The R book, C++ and .NET"), words_of("我喜欢猫", is_query=True)
-        (['r', 'book', 'c', 'c++', 'net', '.net'], ['我喜', '喜欢', '欢猫'])
-    """
-    found: list[str] = []
-    form = partial(unicodedata.normalize, "NFKC")
-    for match in _WORD.finditer(form(form(text).casefold())):
-        if run := match["unspaced"]:
-            pairs = [run[at : at + 2] for at in range(len(run) - 1)]
-            found += pairs if is_query and pairs else [*run, *pairs]
-        else:
-            found += [each for each in dict.fromkeys((match["word"], match["marked"])) if each not in _STOP_WORDS]
-    return found
-
 
 class LexicalIndex:
     """BM25 scores of a store's passages, kept in a folder, or in memory where that cannot be written to.
@@ -69,25 +33,28 @@ class LexicalIndex:
     """
 
     def __init__(self, folder: Path, store: VectorStore) -> None:
-        bm25s = require("bm25s", "Hybrid search", "search")
+        import bm25s
+
         self.version = store.version()
         if _version_of(folder) != (self.version, _FORM):
             try:
                 with only_one(folder):
                     if _version_of(folder) != (self.version, _FORM):
-                        self._build(store, bm25s)
+                        self._build(store)
                         self._save(folder)
             except OSError as error:
                 logger.info("%s cannot be written (%s): the words are kept in memory.", folder, error)
-                self._build(store, bm25s)
+                self._build(store)
                 return
         self._keys = np.load(folder / _KEYS, mmap_mode="r")
         self._index = bm25s.BM25.load(str(folder), mmap=True) if len(self._keys) else None
 
-    def _build(self, store: VectorStore, bm25s: Any) -> None:
+    def _build(self, store: VectorStore) -> None:
         passages = [(key, words) for key, words in ((key, words_of(text)) for key, text in store.texts()) if words]
         self._keys, self._index = np.asarray([key for key, _ in passages], np.int64), None
         if passages:
+            import bm25s
+
             self._index = bm25s.BM25()
             self._index.index([words for _, words in passages], show_progress=False)
 

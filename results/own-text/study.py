@@ -19,8 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from distilface_st import AdaptationConfig, RetrievalEvaluator, adapt, load_model, sts_suite
-from distilface_st.adaptation.adapt import bm25_ranks
-from distilface_st.evaluation.retrieval import interval_of_mean, reciprocal_ranks, scores_of_ranks
+from distilface_st.evaluation.retrieval import bm25_ranks, interval_of_mean, reciprocal_ranks, scores_of_ranks
 
 if TYPE_CHECKING:
     import numpy as np

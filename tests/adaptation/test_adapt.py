@@ -172,9 +172,3 @@ def test_weights_are_mixed_in_proportion(encoder):
     assert [row["share"] for row in mixtures] == [0.0, 1.0, 0.75, 0.5, 0.25]
     for name, tensor in model.named_parameters():
         np.testing.assert_allclose(tensor.detach(), start[name] + share, atol=1e-5)
-
-
-def test_bm25_ranks_by_shared_words_and_ties_count_against_the_query():
-    documents = ["the cat sleeps", "a dog barks", "a dog barks", "rain"]
-    ranks = module.bm25_ranks(["cat", "dog", "dog", "the of"], documents)
-    assert ranks.tolist() == [1, 2, 2, 4]

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from distilface_st.errors import InputError
 from distilface_st.evaluation import retrieval
-from distilface_st.evaluation.retrieval import RetrievalEvaluator, ranks_of_own
+from distilface_st.evaluation.retrieval import RetrievalEvaluator, bm25_ranks, ranks_of_own
 from distilface_st.models.build import build_model
 
 
@@ -124,3 +124,9 @@ def test_queries_and_documents_are_embedded_with_their_prompts(tiny_encoder):
     score = RetrievalEvaluator(queries, documents).score(model)
     assert score == retrieval.scores_of_ranks(expected)
     assert seen == ["query", "passage"]
+
+
+def test_bm25_ranks_by_shared_words_and_ties_count_against_the_query():
+    documents = ["the cat sleeps", "a dog barks", "a dog barks", "rain"]
+    ranks = bm25_ranks(["cat unheard", "dog", "dog", "the of"], documents)
+    assert ranks.tolist() == [1, 2, 2, 4]

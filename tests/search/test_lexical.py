@@ -9,7 +9,7 @@ import pytest
 
 from distilface_st.search import SearchIndex
 from distilface_st.search import lexical as lexical_module
-from distilface_st.search.lexical import LexicalIndex, words_of
+from distilface_st.search.lexical import LexicalIndex
 
 from .conftest import index_words
 
@@ -117,11 +117,6 @@ def test_words_found_in_another_way_are_found_anew(copy, encoder, monkeypatch):
     assert len(keys()) == 5
     monkeypatch.undo()
     assert keys() == [2]
-
-
-def test_words_of_one_form():
-    assert words_of("x²: İ") == words_of(unicodedata.normalize("NFD", "X2: i̇"))
-    assert words_of("don't, it’s R&D") == ["don", "r", "d"]
 
 
 def test_several_threads_build_the_words_once(copy, encoder, monkeypatch):
