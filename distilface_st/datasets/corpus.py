@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import InputError
+from .html import html_sections
 from .pairs import PAIR_COLUMNS
 from .readers import TEXT_COLUMNS, listed, numbered_lines, read_records
 from .segmentation import cut_points, joined, split_sentences
@@ -24,7 +25,7 @@ TITLE_FIELDS = ("title", "heading", "headline", "subject", "summary", "name", "q
 PASSAGE_CHARACTERS = 600
 """About 130 tokens of English: what is trained on and searched for is no longer."""
 
-_PROSE = (".txt", ".md", ".rst")
+_PROSE = (".txt", ".md", ".rst", ".html", ".htm")
 _FEWEST_LINES = 20
 _UNDERLINE = re.compile(r"([=\-~^\"'#*+.:_`])\1{2,}\s*$")
 _LETTER = re.compile(r"[^\W\d_]")
@@ -67,6 +68,7 @@ def read_corpus(source: str | os.PathLike[str], columns: Sequence[str] = (), lim
     - .jsonl, .csv, .tsv, .parquet: a record is a document. Its text is the first of ``TEXT_FIELDS`` that is there, its
       title the first of ``TITLE_FIELDS``; of a pair of texts the first is the title.
     - .txt without blank lines: a line is a document without a title, be it a sentence or a paragraph.
+    - .html and .htm: a section below a heading is a document, with the heading as its title.
     - .txt, .md and .rst with blank lines between paragraphs: a section below a heading is a document, with the heading
       as its title; where there is no heading, a file of a folder is a document, and of a lone file each paragraph.
 
@@ -217,7 +219,8 @@ def _prose(path: Path, is_lone: bool) -> Iterator[TextDocument]:
     if file_kind(path) == ".txt" and len(lines) >= _FEWEST_LINES and all(lines):
         yield from (TextDocument("", (line,)) for line in lines)
         return
-    for title, paragraphs in _sections(lines):
+    is_html = _kind(path) in (".html", ".htm")
+    for title, paragraphs in html_sections("\n".join(lines)) if is_html else _sections(lines):
         if is_lone and not title:
             yield from (TextDocument("", (paragraph,)) for paragraph in paragraphs)
         elif paragraphs:

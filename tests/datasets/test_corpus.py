@@ -38,6 +38,23 @@ def test_headings_are_titles_of_what_stands_below_them(tmp_path, text):
     assert found == [TextDocument("First", ("Its text.", "More.")), TextDocument("Second", ("Other text.",))]
 
 
+def test_headings_of_a_page_are_titles_and_menus_and_scripts_say_nothing(tmp_path):
+    page = """<!doctype html><html><head><title>The page</title><style>p { color: red }</style>
+    <body><nav>Home | Next</nav><p>Before <em>any</em> heading &amp; after <br>a break.
+    <h2>First<a class="headerlink" href="#first">#</a></h2><p>Its text.<script>alert("<p>no</p>")</script></p>
+    <table><tr><td>A cell<td>Another</table><h3></h3><h2>Empty</h2></body></html>"""
+    expected = [
+        TextDocument("The page", ("Before any heading & after", "a break.")),
+        TextDocument("First", ("Its text.", "A cell", "Another")),
+    ]
+    assert documents(tmp_path / "a.html", page) == expected
+    inside_main = page.replace("<h2>First", '<div role="main"><h2>First', 1)
+    assert documents(tmp_path / "b.htm", inside_main) == expected[1:]
+    assert documents(tmp_path / "c.html", "<p>unclosed <b>text <h1>and < & heading") == [
+        TextDocument("", ("unclosed text",))
+    ]
+
+
 def test_a_folder_is_read_with_its_subfolders_and_says_what_it_left_out(tmp_path):
     (tmp_path / "sub").mkdir()
     (tmp_path / ".git").mkdir()
