@@ -29,7 +29,9 @@ from ._training import (
 
 _OWN_TEXT = "Your own text"
 _BASE = "Default: distilface-mini; with --views or --preset distilbert-base-uncased, the paper's."
-_SOURCE_HELP = "Your text: .txt, .md, .rst, .html, .jsonl, .csv, .tsv (each also .gz), .parquet, or a folder or Hub dataset of it."
+_SOURCE_HELP = (
+    "Your text: .txt, .md, .rst, .html, .jsonl, .csv, .tsv (each also .gz), .parquet, a folder, or a Hub dataset."
+)
 
 
 @config_options(
