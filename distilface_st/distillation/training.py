@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from .config import DistillationConfig
     from .teachers import Teacher
 
-_FITTED_ON = 4096
 """Sentences that the projections are fitted on before the first step."""
 
 
@@ -93,8 +92,7 @@ def distill(
             loss = DistillationLoss(student, known, **{name: getattr(config, name) for name in OBJECTIVES})
         except ValueError as error:
             raise InputError(str(error)) from error
-        some = np.linspace(0, len(rows) - 1, min(_FITTED_ON, len(rows))).astype(int).tolist()
-        loss.fit_projections(data.dataset[some]["sentence"], some)
+        loss.fit_projections(data.dataset["sentence"])
         return loss
 
     run = TrainingRun(student, data, config, Path(output), evaluator, resume, device, callbacks)

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
     from sentence_transformers import SentenceTransformer
 
+_FITTED_ON = 2048  # sentences
+
 
 class DistillationLoss(nn.Module):
     """A weighted sum of objectives between student and teachers, all on embeddings of length 1.
@@ -115,18 +117,22 @@ class DistillationLoss(nn.Module):
         self._statistics: list[Tensor] = []
 
     @torch.no_grad()
-    def fit_projections(self, sentences: Sequence[str], rows: Sequence[int]) -> None:
+    def fit_projections(self, sentences: Sequence[str]) -> None:
         """Begin with the projections that are best for the student as it is, by ridge regression.
 
-        It takes more sentences than the student has dimensions, and their rows in the teachers' embeddings.
+        Args:
+            sentences: Those of all rows of the teachers' embeddings, of which some are taken. It takes more of them
+                than the student has dimensions.
         """
-        embeddings = self.model.encode(list(sentences), normalize_embeddings=True, convert_to_tensor=True).double()
+        rows = np.linspace(0, len(sentences) - 1, min(_FITTED_ON, len(sentences))).astype(int)
+        chosen = [sentences[row] for row in rows.tolist()]
+        embeddings = self.model.encode(chosen, normalize_embeddings=True, convert_to_tensor=True).double()
         for dim, projections in self._projections():
             student = F.normalize(embeddings[:, :dim], dim=1)
             gram = student.T @ student
             gram += 1e-3 * len(student) / dim * torch.eye(dim, device=student.device, dtype=student.dtype)
             for teacher, projection in zip(self.teachers, projections, strict=True):
-                target = torch.from_numpy(teacher[np.asarray(rows)]).to(student)
+                target = torch.from_numpy(teacher[rows]).to(student)
                 projection.weight.copy_(torch.linalg.solve(gram, student.T @ target).T)
 
     def forward(self, sentence_features: Iterable[dict[str, Tensor]], labels: Tensor | None = None) -> Tensor:

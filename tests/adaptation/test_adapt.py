@@ -12,7 +12,7 @@ from sentence_transformers.sentence_transformer.modules import Pooling, Transfor
 from transformers import TrainerCallback
 
 from distilface_st import AdaptationConfig, InputError, RetrievalEvaluator, TrainingInterrupted, adapt, load_model
-from distilface_st.adaptation import adapt as module
+from distilface_st.adaptation.budget import Plan
 from distilface_st.adaptation.guard import Guard
 
 from ..conftest import COMMON_WORDS
@@ -139,9 +139,7 @@ def test_a_better_teacher_is_learned_from_and_a_worse_one_is_not(run, encoder, n
 
 
 def test_the_time_limit_ends_a_run_that_takes_longer_than_planned(run, monkeypatch):
-    monkeypatch.setattr(
-        module, "_plan", lambda config, loss, lesson, *_: module._Plan(10_000, 5_000, len(lesson.rows), "")
-    )
+    monkeypatch.setattr(Plan, "of", lambda config, loss, lesson, *_: Plan(10_000, 5_000, len(lesson.rows), ""))
     result = run(max_steps=0, minutes=0.15)
     assert result.run["steps"] < 10_000
     assert result.run["adaptation"]["seconds"] < 60
@@ -152,23 +150,3 @@ def test_the_budget_decides_the_steps(run, tmp_path):
     assert "times through the pairs" in plan
     with pytest.raises(InputError, match="minutes are too few here: give --minutes"):
         run(tmp_path / "other", max_steps=0, minutes=0.001)
-
-
-def test_weights_are_mixed_in_proportion(encoder):
-    model = load_model(encoder, device="cpu")
-    start = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    for tensor in model.parameters():
-        tensor.data.add_(1.0)
-    test = RetrievalEvaluator(["a", "b"], ["a cat", "the dog"], name="known_item")
-
-    class Always:
-        name, start, least = "x", 100.0, 0.0
-
-        def score(self, model):
-            return 100.0
-
-    before = test.answers(model)._replace(ranks=np.array([99, 99]))
-    mixtures, share, _ = module._mix(model, start, before, test, Always())
-    assert [row["share"] for row in mixtures] == [0.0, 1.0, 0.75, 0.5, 0.25]
-    for name, tensor in model.named_parameters():
-        np.testing.assert_allclose(tensor.detach(), start[name] + share, atol=1e-5)

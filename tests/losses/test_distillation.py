@@ -117,7 +117,7 @@ def test_fitted_projections_are_those_of_least_squares():
     model = Model(400, 6)
     model.table.data = torch.tensor(student, dtype=torch.float32)
     loss = DistillationLoss(model, [teacher / np.linalg.norm(teacher, axis=1).mean()])
-    loss.fit_projections([str(i) for i in range(400)], list(range(400)))
+    loss.fit_projections([str(i) for i in range(400)])
     features = [{"input_ids": torch.arange(400)[:, None]}]
     loss.objectives = {**NONE, "regression": 1.0}
     assert loss(features, torch.arange(400)).item() < 1e-3
