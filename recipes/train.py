@@ -50,7 +50,7 @@ _SOURCE_HELP = (
                 ("warmup_steps", "Steps up to the peak."),
             )
         },
-        "eval_steps": Shown(help="Steps between evaluations, which are also the checkpoints. Default: six in a run."),
+        "eval_steps": Shown(help="Steps between evaluations, which are also the checkpoints. Default: four in a run."),
         "views": Shown(
             help="Not your own text's mix, but one kind of positive: dropout (the paper's), neighbours or pairs."
         ),

@@ -76,7 +76,12 @@ class Deadline(TrainerCallback):
 def affordable(
     pairs: list[tuple[str, str]], config: AdaptationConfig, test: RetrievalEvaluator, seconds: float
 ) -> list[tuple[str, str]]:
-    """The first pairs, as many as the guide can embed in its share of the time; the test took it ``seconds``."""
+    """The first pairs, as many as are learned or the guide can embed in its share of the time.
+
+    The test took the guide ``seconds``. With ``max_steps`` there is no time limit.
+    """
+    if config.max_steps:
+        return pairs[: config.max_steps * config.batch_size]
     characters = sum(map(len, (*test.queries, *test.documents)))
     sizes = np.cumsum([len(first) + len(second) for first, second in pairs])
     limit = characters * config.minutes * 60 * _GUIDES_SHARE / seconds

@@ -26,8 +26,9 @@ class AdaptationConfig(RunSettings):
             ``none`` leaves the encoder as it came as its own guide.
         minutes: Time budget of the whole run, from reading the text to the report.
         max_steps: Optimizer steps; 0 for as many as fit into ``minutes``.
-        eval_steps: Steps between evaluations; 0 for six in the run.
+        eval_steps: Steps between evaluations; 0 for four in the run.
         guidance: Weight of what the guide knows against what belongs together.
+        rehearsal: Weight of what the encoder knew of everyday sentences, which it rehearses; 0 leaves them out.
         temperature: Temperature of the in-batch negatives.
         topical: Whether a batch holds texts that the guide finds alike, which makes its negatives hard ones.
 
@@ -44,11 +45,12 @@ class AdaptationConfig(RunSettings):
     max_steps: int = setting(0, minimum=0)
     eval_steps: int = setting(0, minimum=0)
     batch_size: int = setting(32, minimum=2)
-    learning_rate: float = setting(2e-4, above=0)
+    learning_rate: float = setting(4e-4, above=0)
     warmup_steps: int = setting(10, minimum=0)
-    max_length: int = setting(128, minimum=3)
+    max_length: int = setting(96, minimum=3)
     dropout: float | None = 0.0
     guidance: float = setting(1.0, minimum=0)
+    rehearsal: float = setting(2.0, minimum=0)
     temperature: float = setting(0.05, above=0)
     topical: bool = True
 

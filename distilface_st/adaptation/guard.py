@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import product
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,21 +11,10 @@ from scipy.stats import spearmanr
 from ..datasets.sts import load_sts
 from ..evaluation.sts import STSEvaluator
 from ..models.encoders import Encoder, unit_embeddings
+from .everyday import JUDGED
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-_SUBJECTS = (
-    *("a man", "a young woman", "two children", "a small dog", "the old teacher", "a group of tourists"),
-    *("the president", "a large company", "scientists", "the football team", "my neighbour", "an angry crowd"),
-)
-_PREDICATES = (
-    *("is playing a guitar", "are running across a field", "bought a new house", "announced the results on Monday"),
-    *("cooked dinner in the kitchen", "fell asleep on the sofa", "signed an agreement with the union"),
-    *("discovered something in the water", "was arrested by the police", "won the match", "closed the door"),
-    *("did not want to leave", "travelled to Paris by train"),
-)
-SENTENCES = tuple(" ".join(parts).capitalize() + "." for parts in product(_SUBJECTS, _PREDICATES))
 
 LARGEST_STS_LOSS = 1.0
 LEAST_AGREEMENT = 90.0
@@ -59,6 +47,6 @@ class Guard:
 
 
 def _similarities(model: Encoder) -> np.ndarray:
-    rows = unit_embeddings(model, SENTENCES, batch_size=64)
+    rows = unit_embeddings(model, JUDGED, batch_size=64)
     similarities: np.ndarray = (rows @ rows.T)[np.triu_indices(len(rows), 1)]
     return similarities

@@ -13,6 +13,7 @@ from ..distillation.teachers import Teacher, teacher_embeddings
 from ..distillation.training import LengthBatchSampler
 from ..losses import GuidedLoss
 from ..utils.provenance import text_fingerprint
+from .everyday import REHEARSED
 
 if TYPE_CHECKING:
     import os
@@ -58,7 +59,9 @@ class Lesson(NamedTuple):
     ) -> tuple[GuidedLoss, Callable[..., LengthBatchSampler]]:
         """The loss and the batches, for which the guide embeds the texts; ``progress`` is called with their number."""
         embeddings = teacher_embeddings(guide, self.texts, cache_dir=cache_dir, progress=progress)
-        loss = GuidedLoss(model, embeddings, self.rows, config.guidance, config.temperature)
+        loss = GuidedLoss(
+            *(model, embeddings, self.rows, config.guidance, config.temperature, config.rehearsal, REHEARSED)
+        )
         loss.fit_projections(self.texts.dataset["sentence"])
         of_positives = embeddings[self.rows[:, 1]] if config.topical else None
         return loss, partial(LengthBatchSampler, embeddings=of_positives)

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 FEWEST_DOCUMENTS = 200
 ENOUGH_DOCUMENTS = 1_000
 _MOST_QUERIES = 400
+_MANY_PAIRS = 4_000
 _GRAM = 8  # words; documents of which more than half the 8-grams are shared are near-duplicates
 _SHORTEST = 3  # words of a title or a sentence that is worth searching with
 _KINDS = {
@@ -109,10 +110,11 @@ def prepare(corpus: Corpus, seed: int) -> Material:
     found = list(pairs)
     found = [found[index] for index in rng.permutation(len(found)).tolist()]
     if has_titles:
-        # What the test's queries are like is learned most: of the other kinds, no more than there are titles.
+        # What the test's queries are like is learned most: of the other kinds, no more than there are titles, and a
+        # quarter of that where titles are many.
         titled = [pair for pair in found if pairs[pair] == "title"]
-        others = [pair for pair in found if pairs[pair] != "title"][: len(titled)]
-        found = [*titled, *others]
+        others = [pair for pair in found if pairs[pair] != "title"]
+        found = [*titled, *others[: min(len(titled), max(len(titled) // 4, _MANY_PAIRS - len(titled)))]]
         found = [found[index] for index in rng.permutation(len(found)).tolist()]
     counts = {kind: count for kind in _KINDS if (count := sum(pairs[pair] == kind for pair in found))}
     made = ", ".join(f"{count:,} of {_KINDS[kind]}" for kind, count in counts.items())

@@ -73,7 +73,37 @@ def test_labels_find_the_guides_rows_and_statistics_are_given_out():
     assert loss.pop_statistics() == {}
 
 
-@pytest.mark.parametrize("options", [{"pair_temperature": 0.0}, {"regression": -1.0}])
+def test_what_the_model_knew_of_other_sentences_is_rehearsed():
+    class Reader(Model):
+        def preprocess(self, texts):
+            return {"input_ids": torch.tensor([[int(text)] for text in texts])}
+
+    def value(model, weight):
+        loss = GuidedLoss(model, unit(2, 3, 0), np.array([[0, 1]]), 0.0, rehearsal=weight, rehearsed=sentences)
+        model.table.data[30:] += change
+        features = [{"input_ids": torch.tensor([[row]])} for row in (0, 1)]
+        found = [loss(features, torch.tensor([0])) for _ in range(2)]
+        assert found[0] == found[1]  # the pairs' numbers decide which sentences are taken
+        return found[0]
+
+    sentences = [str(row) for row in range(6, 30 + 24)]
+    change = torch.zeros(24, 3)
+    assert value(Reader(54, 3), 2.0).item() == pytest.approx(value(Reader(54, 3), 0.0).item(), abs=1e-6)
+    sentences, change = sentences[24:], torch.randn(24, 3)
+    model = Reader(54, 3)
+    before, after = (unit_rows(model.table.detach()[30:] + shift) for shift in (0, change))
+    expected = 20 * np.mean((before @ before.T - after @ after.T) ** 2)
+    with_it, without = value(model, 2.0), value(Reader(54, 3), 0.0)
+    assert with_it.item() - without.item() == pytest.approx(2 * expected, rel=1e-4)
+    with_it.backward()
+    assert (model.table.grad[30:].abs().sum(dim=1) > 0).all()
+
+
+def unit_rows(rows):
+    return (rows / rows.norm(dim=1, keepdim=True)).numpy()
+
+
+@pytest.mark.parametrize("options", [{"pair_temperature": 0.0}, {"regression": -1.0}, {"rehearsal": 1.0}])
 def test_settings_that_cannot_be_are_refused(options):
-    with pytest.raises(ValueError, match=r"must be above 0|none below 0"):
+    with pytest.raises(ValueError, match=r"must be above 0|none below 0|0 sentences to rehearse"):
         GuidedLoss(Model(2, 3), unit(2, 3, 0), np.zeros((1, 2), int), **options)
