@@ -15,6 +15,7 @@ from transformers import TrainerCallback
 from typing_extensions import override
 
 from ..errors import InputError
+from ..training.trainer import set_dropout
 from ..utils.files import read_json, write_json
 from .mixture import SHARES
 
@@ -152,6 +153,7 @@ def _seconds_of_step(loss: GuidedLoss, lesson: Lesson, sampler: LengthBatchSampl
     model = loss.model
     collate = SentenceTransformerDataCollator(preprocess_fn=model.preprocess, max_length=config.max_length)
     timed: list[tuple[float, int]] = []
+    set_dropout(model, config.dropout)
     model.train()
     for rows in islice(sampler, _TIMED + 1):
         batch = lesson.labelled[rows]

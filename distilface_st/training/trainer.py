@@ -100,10 +100,7 @@ def fit(
     record = run.begin_record() | (facts or {})
     record["loss"] = {"name": type(loss).__name__, "settings": loss.get_config_dict(), "citation": loss.citation}
     set_seed(config.seed)
-    if config.dropout is not None:
-        for module in model.modules():
-            if isinstance(module, _DropoutNd):
-                module.p = config.dropout
+    set_dropout(model, config.dropout)
     begun_at = int(checkpoint.name.split("-")[1]) if checkpoint else 0
     history = History(output / "history.csv", up_to=begun_at if checkpoint else None)
     stop = StopOnSignal()
@@ -177,6 +174,13 @@ def _outcome(state: TrainerState, history: History, evaluator: BaseEvaluator | N
         "scores_before": history.scores(0),
         "scores_after": history.scores(kept),
     }
+
+
+def set_dropout(model: torch.nn.Module, probability: float | None) -> None:
+    """Set the probability of all dropout of a model; None leaves it as it is."""
+    for module in model.modules():
+        if isinstance(module, _DropoutNd) and probability is not None:
+            module.p = probability
 
 
 def _arguments(run: TrainingRun, batch_sampler: Any, is_resumed: bool) -> SentenceTransformerTrainingArguments:
