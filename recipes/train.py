@@ -99,13 +99,13 @@ def train(
     check_run_folder(output, resume)
     if preset is None and "views" not in given:
         own = {field.name for field in fields(AdaptationConfig)}
-        asked = {**given, "eval_file": eval_file, "all_sets": all_sets}
+        asked = {**given, "all_sets": all_sets}
         other = sorted(name for name, value in asked.items() if value and name not in own)
         if other:
             names = ", ".join(f"--{name.replace('_', '-')}" for name in other)
             raise InputError(f"{names}: for a contrastive run alone; say which one with --views or --preset.")
         given |= {name: value for name, value in (("minutes", minutes), ("teacher", teacher)) if value is not None}
-        _adapt(source, output, AdaptationConfig(**given), column or [], limit, sts_dir, resume, device, json_file)
+        _adapt(AdaptationConfig(**given), source, output, column, limit, sts_dir, eval_file, resume, device, json_file)
         return
     if minutes is not None or teacher is not None:
         raise InputError("--minutes and --teacher are for runs on your own text: leave out --views and --preset.")
@@ -143,12 +143,13 @@ def _contrast(
 
 
 def _adapt(
+    config: AdaptationConfig,
     source: str,
     output: Path,
-    config: AdaptationConfig,
-    columns: list[str],
+    column: list[str] | None,
     limit: int | None,
     sts_dir: Path | None,
+    eval_file: Path | None,
     resume: bool,
     device: str | None,
     json_file: str | None,
@@ -156,10 +157,13 @@ def _adapt(
     from rich.markup import escape
 
     from ..adaptation.adapt import adapt
+    from ..datasets.sts import load_scored_pairs
+    from ..evaluation.sts import STSEvaluator
     from ..training.trainer import TrainingInterrupted
     from ._common import write_result
     from ._progress import TrainingProgress, embedding_progress
 
+    labelled = STSEvaluator(load_scored_pairs(eval_file), write_csv=False) if eval_file else None
     screen = console()
     try:
         with embedding_progress() as embedded:
@@ -168,12 +172,13 @@ def _adapt(
                 source,
                 output,
                 config,
-                columns=columns,
+                columns=column or [],
                 limit=limit,
                 sts_dir=sts_dir,
+                labelled=labelled,
                 resume=resume,
                 device=device,
-                callbacks=[TrainingProgress("known_item_mrr@10")],
+                callbacks=[TrainingProgress(str(labelled.primary_metric) if labelled else "known_item_mrr@10")],
                 announce=lambda line: screen.print(escape(line), highlight=False),
                 progress=embedded,
             )

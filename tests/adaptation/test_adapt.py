@@ -14,6 +14,7 @@ from transformers import TrainerCallback
 from distilface_st import AdaptationConfig, InputError, RetrievalEvaluator, TrainingInterrupted, adapt, load_model
 from distilface_st.adaptation.budget import Plan
 from distilface_st.adaptation.guard import Guard
+from distilface_st.evaluation.base import Evaluation, MetricsEvaluator
 
 from ..conftest import COMMON_WORDS
 
@@ -56,7 +57,7 @@ def encoder(tiny_encoder, tmp_path_factory):
 def run(encoder, notes, tmp_path, monkeypatch):
     monkeypatch.setattr("distilface_st.adaptation.guard.LEAST_AGREEMENT", -100.0)  # a random encoder has no judgement
 
-    def run(output=tmp_path / "run", texts=notes, resume=False, callbacks=(), **changes):
+    def run(output=tmp_path / "run", texts=notes, resume=False, callbacks=(), labelled=None, **changes):
         config = AdaptationConfig(**(SETTINGS | changes))
         return adapt(
             encoder,
@@ -64,6 +65,7 @@ def run(encoder, notes, tmp_path, monkeypatch):
             output,
             config,
             resume=resume,
+            labelled=labelled,
             callbacks=callbacks,
             device="cpu",
             cache_dir=tmp_path / "cache",
@@ -112,6 +114,26 @@ def test_what_is_worse_is_never_handed_back(run, encoder, tmp_path, monkeypatch)
         load_model(tmp_path / "run" / "model", device="cpu").encode(["the red house"]), start, atol=1e-6
     )
     assert "The encoder is kept as it came" in (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+
+
+def test_labelled_data_chooses_in_the_place_of_the_test(run, tmp_path):
+    class Labelled(MetricsEvaluator):
+        description = "My labels"
+
+        def __init__(self):
+            super().__init__("mine", "mine", "points", 8, False, False)
+            self.points = iter([1.0, 3.0, 2.0, 2.0, 0.0, 9.0, 8.0])  # before, three evaluations; three mixtures
+
+        def evaluate(self, model):
+            return Evaluation({"points": next(self.points)}, {})
+
+    result = run(labelled=Labelled())
+    found = result.run["adaptation"]
+    assert [(row["share"], row["labelled"]) for row in found["mixtures"]] == [(0.0, 0.0), (1.0, 9.0), (0.75, 8.0)]
+    assert found["kept_share"] == 1.0
+    assert found["chosen_by"] == "your labelled data"
+    assert "your labelled data" in (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+    assert result.run["kept"] == "step 4, the best mine_points"
 
 
 def test_a_run_that_is_stopped_leaves_a_model_and_goes_on(run, tmp_path):

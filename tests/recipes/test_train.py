@@ -139,7 +139,8 @@ def test_your_own_text_needs_nothing_but_a_folder(invoke, notes, tiny_encoder, t
     ("arguments", "message"),
     [
         (["--symmetric"], "--symmetric: for a contrastive run alone"),
-        (["--eval-file", "mine.tsv"], "--eval-file: for a contrastive run alone"),
+        (["--all-sets"], "--all-sets: for a contrastive run alone"),
+        (["--eval-file", "mine.tsv"], "mine.tsv"),
         (["--minutes", "5", "--views", "neighbours"], "leave out --views and --preset"),
         (["--limit", "20"], "20 documents"),
         (["--base", "no/such-model"], "no/such-model"),
