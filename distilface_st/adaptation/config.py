@@ -45,7 +45,7 @@ class AdaptationConfig(RunSettings):
     max_steps: int = setting(0, minimum=0)
     eval_steps: int = setting(0, minimum=0)
     batch_size: int = setting(32, minimum=2)
-    learning_rate: float = setting(4e-4, above=0)
+    learning_rate: float = setting(2e-4, above=0)
     warmup_steps: int = setting(10, minimum=0)
     max_length: int = setting(96, minimum=3)
     dropout: float | None = 0.0

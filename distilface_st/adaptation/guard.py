@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 LARGEST_STS_LOSS = 1.0
-LEAST_AGREEMENT = 90.0
+LEAST_AGREEMENT = 95.0
 
 
 @dataclass(frozen=True)
