@@ -36,16 +36,19 @@ def main() -> None:
     parser.add_argument("domains", type=Path)
     parser.add_argument("output", type=Path)
     parser.add_argument("--only", nargs="*", help="Domains; all by default.")
+    parser.add_argument("--as-they-come", nargs="*", default=AS_THEY_COME, help="Models to score untrained.")
     parser.add_argument("--base", default="distilface-mini")
     parser.add_argument("--seeds", nargs="*", type=int, default=[0])
-    parser.add_argument("--minutes", type=float, default=AdaptationConfig.minutes)
+    parser.add_argument("--minutes", type=float, default=float(AdaptationConfig.minutes))
     parser.add_argument("--settings", type=json.loads, default={}, help="JSON of AdaptationConfig's fields.")
     parser.add_argument("--sts-dir", type=Path)
     given = parser.parse_args()
     known = set()
     if given.output.exists():
         with given.output.open(newline="", encoding="utf-8") as file:
-            known = {(row["domain"], row["model"], row["seed"]) for row in csv.DictReader(file)}
+            known = {
+                tuple(row[name] for name in ("domain", "model", "seed", "minutes")) for row in csv.DictReader(file)
+            }
 
     def add(domain: str, model: str, seed: object, ranks: np.ndarray, **more: object) -> None:
         scores = {name: round(value, 4) for name, value in scores_of_ranks(ranks).items()}
@@ -63,14 +66,15 @@ def main() -> None:
         folder = given.domains / name
         records = [json.loads(line) for line in (folder / "test.jsonl").read_text(encoding="utf-8").splitlines()]
         test = RetrievalEvaluator([r["title"] for r in records], [r["text"] for r in records], write_csv=False)
-        if (name, "BM25", "") not in known:
+        if (name, "BM25", "", "") not in known:
             add(name, "BM25", "", bm25_ranks(test.queries, test.documents))
-        for model in AS_THEY_COME:
-            if (name, model, "") not in known:
-                add(name, model, "", test.answers(load_model(model)).ranks)
+        for model in given.as_they_come:
+            shown = Path(model).name
+            if (name, shown, "", "") not in known:
+                add(name, shown, "", test.answers(load_model(model)).ranks)
         for seed in given.seeds:
             trained = f"{given.base}, trained{' ' + json.dumps(given.settings) if given.settings else ''}"
-            if (name, trained, str(seed)) in known:
+            if (name, trained, str(seed), str(given.minutes)) in known:
                 continue
             begun = time.monotonic()
             with tempfile.TemporaryDirectory() as scratch:
