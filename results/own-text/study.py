@@ -28,6 +28,7 @@ FIELDS = (
     *("domain", "model", "seed", "minutes", "steps", "mrr@10", "low", "high", "recall@1", "recall@10", "average5"),
     "seconds",
 )
+KEY = ("domain", "model", "seed", "minutes")
 AS_THEY_COME = ("distilface-mini", "distilface-micro", "bundled")
 
 
