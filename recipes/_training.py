@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -109,3 +109,31 @@ def train_and_show(train: Callable[..., TrainingResult], evaluator: BaseEvaluato
         )
     out.print(f"model: {result.output / 'model'}   history: {result.output / 'history.csv'}")
     write_result(run, json_file)
+
+
+def show_adaptation(found: dict[str, Any]) -> None:
+    """What a run on one's own text has brought, short: the scores, and the queries whose answers changed most."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    from ..adaptation.report import NAMES, choice
+
+    screen = console()
+    table = Table(title=f"Finding {found['queries']} held-out documents, in {found['seconds'] / 60:.0f} minutes")
+    table.add_column("")
+    for heading in ("MRR@10", "95 %", "recall@1", "recall@10"):
+        table.add_column(heading, justify="right")
+    for name, shown in NAMES.items():
+        if (scores := found["scores"].get(name)) is not None:
+            low, high = scores["mrr@10_interval"]
+            cells = (f"{scores[metric]:.3f}" for metric in ("recall@1", "recall@10"))
+            style = "bold" if name == "after" else None
+            table.add_row(shown, f"{scores['mrr@10']:.3f}", f"{low:.3f} to {high:.3f}", *cells, style=style)
+    screen.print(table)
+    for title, examples in (("Better now:", found["better"]), ("Worse now:", found["worse"])):
+        if examples:
+            screen.print(f"[dim]{title}[/]")
+        for example in examples[:3]:
+            ranks = f"{example['rank_before']:>4} -> {example['rank_after']:<4}"
+            screen.print(f"  {ranks} {escape(example['query'])}", highlight=False, no_wrap=True, overflow="ellipsis")
+    screen.print(escape(choice(found)), highlight=False, style=None if found["kept_share"] else "yellow")

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from ._common import Device, JsonFile, console, valid_text, write_result
+from ._training import show_adaptation
 
 _ROWS = (
     ("mrr@10", "MRR@10", "higher is better"),
@@ -38,8 +39,9 @@ def quickstart(
     """Train on documentation found on this machine for some minutes, and score and search with the model.
 
     Text: docstrings of the standard library and of installed packages; nothing is downloaded. A summary line and the
-    text after it are a pair that belongs together. Half of the standard library's modules are held out: there, before
-    and after training, each summary is searched among all texts. With DISTILFACE_DATA set, STS-B is scored too.
+    text after it are a pair that belongs together. Before and after training, summaries are searched among texts that
+    were held out; and in half of the standard library's modules, of which nothing was seen. With DISTILFACE_DATA set,
+    STS-B is scored too.
     """
     from dataclasses import replace
 
@@ -71,7 +73,8 @@ def _show(result: dict[str, Any], output: Path) -> None:
     from rich.table import Table
 
     screen = console()
-    table = Table(title="Finding the text that a summary belongs to, in modules held out")
+    show_adaptation(result["adaptation"])
+    table = Table(title="The same in modules of which nothing was seen")
     for column in ("", "before", "after", "change", ""):
         table.add_column(column, justify="left" if not column else "right")
     for key, name, direction in _ROWS:

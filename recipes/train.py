@@ -22,6 +22,7 @@ from ._training import (
     Resume,
     RunFolder,
     run_option,
+    show_adaptation,
     train_and_show,
     training_data,
     training_evaluator,
@@ -185,34 +186,6 @@ def _adapt(
     except TrainingInterrupted as stopped:
         screen.print(f"{stopped} {output / 'model'} is the best model so far.")
         raise typer.Exit(130) from None
-    show_adaptation(result.run)
+    show_adaptation(result.run["adaptation"])
     screen.print(f"model: {output / 'model'}   report: {output / 'report.html'}")
     write_result(result.run, json_file)
-
-
-def show_adaptation(run: dict[str, Any]) -> None:
-    """What a run has brought, short: the scores, and the queries whose answers changed most."""
-    from rich.markup import escape
-    from rich.table import Table
-
-    from ..adaptation.report import NAMES, choice
-
-    screen, found = console(), run["adaptation"]
-    table = Table(title=f"Finding {found['queries']} held-out documents, in {found['seconds'] / 60:.0f} minutes")
-    table.add_column("")
-    for heading in ("MRR@10", "95 %", "recall@1", "recall@10"):
-        table.add_column(heading, justify="right")
-    for name, shown in NAMES.items():
-        if (scores := found["scores"].get(name)) is not None:
-            low, high = scores["mrr@10_interval"]
-            cells = (f"{scores[metric]:.3f}" for metric in ("recall@1", "recall@10"))
-            style = "bold" if name == "after" else None
-            table.add_row(shown, f"{scores['mrr@10']:.3f}", f"{low:.3f} to {high:.3f}", *cells, style=style)
-    screen.print(table)
-    for title, examples in (("Better now:", found["better"]), ("Worse now:", found["worse"])):
-        if examples:
-            screen.print(f"[dim]{title}[/]")
-        for example in examples[:3]:
-            ranks = f"{example['rank_before']:>4} -> {example['rank_after']:<4}"
-            screen.print(f"  {ranks} {escape(example['query'])}", highlight=False, no_wrap=True, overflow="ellipsis")
-    screen.print(escape(choice(found)), highlight=False, style=None if run["improved"] else "yellow")

@@ -8,7 +8,18 @@ from typer.testing import CliRunner
 from distilface_st.recipes.app import app
 
 SCORES = {"mrr@10": 0.4, "recall@1": 0.3, "recall@10": 0.7, "alignment": 1.0, "uniformity": -3.0}
+FOUND = {"mrr@10": 0.6, "recall@1": 0.5, "recall@10": 0.8, "mrr@10_interval": [0.55, 0.65]}
 RESULT = {
+    "adaptation": {
+        "queries": 400,
+        "seconds": 600.0,
+        "scores": {"before": {**FOUND, "mrr@10": 0.456}, "after": FOUND},
+        "better": [{"query": "Copy [a] file", "rank_before": 9, "rank_after": 1}],
+        "worse": [],
+        "kept_share": 1.0,
+        "chosen_by": "the test",
+        "guard": {"name": "agreement", "least": 95.0},
+    },
     "before": SCORES,
     "after": {**SCORES, "mrr@10": 0.525},
     "seconds": 123.0,
@@ -38,6 +49,8 @@ def test_it_shows_scores_before_and_after_and_the_answers(calls, tmp_path):
     outcome = CliRunner().invoke(app, ["quickstart", "--output", str(tmp_path / "q")])
     assert outcome.exit_code == 0, outcome.output
     assert "+0.125" in outcome.stderr
+    assert "0.456" in outcome.stderr
+    assert "Copy [a] file" in outcome.stderr
     assert "Why?" in outcome.stderr
     assert "Read [bold] lists." in outcome.stderr
     assert "STS-B" not in outcome.stderr
