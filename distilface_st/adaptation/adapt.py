@@ -34,6 +34,7 @@ from .budget import Clock, Deadline, Plan, affordable
 from .config import AdaptationConfig
 from .guard import Guard
 from .lesson import Lesson
+from .linear_map import head_start, map_of, remove_map
 from .material import prepare, write_test
 from .mixture import mix
 from .report import write_report
@@ -125,7 +126,6 @@ def adapt(
     announce(material.plan)
 
     student = build_model(config.encoder, layers=config.layers, device=device)
-    start = {name: tensor.detach().clone() for name, tensor in student.state_dict().items()}
     test = RetrievalEvaluator(material.queries, material.documents, name=_TEST, write_csv=False)
     before: Answers = clock.time("test", lambda: test.answers(student))
     guard: Guard = clock.time("guard", lambda: Guard.of(student, sts_dir))
@@ -141,11 +141,20 @@ def adapt(
     if plan is not None:
         pairs = material.pairs[: plan.pairs]
     else:
-        pairs = affordable(material.pairs, config, test, clock.seconds["test" if teacher is None else "teacher"])
+        pairs = affordable(material.pairs, config, test, clock.seconds["test"] + clock.seconds.get("teacher", 0.0))
     lesson = Lesson.of(pairs, corpus.source)
-    guide = teacher or teacher_of(student, "the encoder itself")
-    total = len(lesson.texts.dataset)
-    loss, sampler = lesson.guided(student, guide, config, cache_dir, lambda done: progress(guide.name, done, total))
+    itself = teacher_of(student, "the encoder itself")
+    guide = teacher or itself
+    guided_by = lesson.embeddings(guide, cache_dir, progress)
+    loss, sampler = lesson.guided(student, guided_by, config)
+    layer = map_of(student) if config.linear_map else None
+    start = {name: tensor.detach().clone() for name, tensor in student.state_dict().items()}
+    mapped = None
+    if layer is not None:
+        own = guided_by if teacher is None else lesson.embeddings(itself, cache_dir, progress)
+        mapped = head_start(student, layer, own, lesson.rows, loss, config)
+        announce(mapped.said)
+    loss.fit_projections(lesson.texts.dataset["sentence"])
     if plan is None:
         plan = Plan.of(config, loss, lesson, sampler, clock)
         if is_first_process():
@@ -158,6 +167,8 @@ def adapt(
     result = fit(run, lambda processes: loss, sampler, lesson.labelled)
     announce("Mixing the trained weights with those before")
     mixtures, share, after = mix(student, start, before, test, guard, labelled)
+    if layer is not None and share == 0:
+        remove_map(student, layer)
     ranks["after"] = after.ranks
     record = result.run | {
         "improved": share > 0,
@@ -166,6 +177,7 @@ def adapt(
         "adaptation": {
             **{"found": material.found, "plan": material.plan, "pairs": material.kinds, "steps": plan.why},
             "guide": guide.name,
+            "linear_map": None if mapped is None else mapped.said,
             "queries": len(test.queries),
             "scores": {name: _scores(of_one) for name, of_one in ranks.items() if of_one is not None},
             **{"mixtures": mixtures, "kept_share": share},

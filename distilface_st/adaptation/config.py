@@ -30,6 +30,8 @@ class AdaptationConfig(RunSettings):
         guidance: Weight of what the guide knows against what belongs together.
         rehearsal: Weight of what the encoder knew of everyday sentences, which it rehearses; 0 leaves them out.
         temperature: Temperature of the in-batch negatives.
+        linear_map: Whether to learn a linear map after pooling before training, a head start of some seconds. The model
+            then ends in a layer of its dimensions squared.
         topical: Whether a batch holds texts that the guide finds alike, which makes its negatives hard ones.
 
     The others are those of :class:`distilface_st.training.config.RunSettings`.
@@ -52,6 +54,7 @@ class AdaptationConfig(RunSettings):
     guidance: float = setting(1.0, minimum=0)
     rehearsal: float = setting(2.0, minimum=0)
     temperature: float = setting(0.05, above=0)
+    linear_map: bool = True
     topical: bool = True
 
     def __post_init__(self) -> None:

@@ -27,7 +27,7 @@ class Guard:
     name: str
     start: float
     least: float
-    similarities: np.ndarray
+    judged: np.ndarray
     sts: STSEvaluator | None = None
 
     @classmethod
@@ -37,16 +37,21 @@ class Guard:
             sts = STSEvaluator(load_sts("STS-B", sts_dir, split="dev"), write_csv=False)
             start = sts.score(model)[0].total.spearman * 100
             return cls("STS-B dev, Spearman x 100", start, start - LARGEST_STS_LOSS, np.empty(0), sts)
-        return cls("agreement on everyday sentences", 100.0, LEAST_AGREEMENT, _similarities(model))
+        return cls("agreement on everyday sentences", 100.0, LEAST_AGREEMENT, judge(model))
 
     def score(self, model: Encoder) -> float:
         """Spearman x 100: on STS-B dev, or between this model's similarities of everyday sentences and the start's."""
         if self.sts is not None:
             return float(self.sts.score(model)[0].total.spearman * 100)
-        return float(spearmanr(self.similarities, _similarities(model)).statistic * 100)
+        return agreement(self.judged, judge(model))
 
 
-def _similarities(model: Encoder) -> np.ndarray:
-    rows = unit_embeddings(model, JUDGED, batch_size=64)
-    similarities: np.ndarray = (rows @ rows.T)[np.triu_indices(len(rows), 1)]
-    return similarities
+def judge(model: Encoder) -> np.ndarray:
+    """The model's embeddings of the everyday sentences that the guard judges by, of length 1."""
+    return unit_embeddings(model, JUDGED, batch_size=64)
+
+
+def agreement(before: np.ndarray, after: np.ndarray) -> float:
+    """Spearman x 100 between the similarities of all pairs of sentences, from two embeddings of length 1 of each."""
+    pairs = np.triu_indices(len(before), 1)
+    return float(spearmanr((before @ before.T)[pairs], (after @ after.T)[pairs]).statistic * 100)

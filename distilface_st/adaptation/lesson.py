@@ -49,19 +49,22 @@ class Lesson(NamedTuple):
         )
         return cls(both, one, rows, columns.add_column("label", np.arange(len(pairs))))
 
-    def guided(
+    def embeddings(
         self,
-        model: SentenceTransformer,
-        guide: Teacher,
-        config: AdaptationConfig,
+        teacher: Teacher,
         cache_dir: str | os.PathLike[str] | None,
-        progress: Callable[[int], object],
+        progress: Callable[[str, int, int], object],
+    ) -> np.ndarray:
+        """An encoder's embeddings of the texts; ``progress`` is called with its name, the texts done and all."""
+        total = len(self.texts.dataset)
+        report = partial(progress, teacher.name)
+        return teacher_embeddings(teacher, self.texts, cache_dir=cache_dir, progress=lambda done: report(done, total))
+
+    def guided(
+        self, model: SentenceTransformer, guide: np.ndarray, config: AdaptationConfig
     ) -> tuple[GuidedLoss, Callable[..., LengthBatchSampler]]:
-        """The loss and the batches, for which the guide embeds the texts; ``progress`` is called with their number."""
-        embeddings = teacher_embeddings(guide, self.texts, cache_dir=cache_dir, progress=progress)
-        loss = GuidedLoss(
-            *(model, embeddings, self.rows, config.guidance, config.temperature, config.rehearsal, REHEARSED)
-        )
-        loss.fit_projections(self.texts.dataset["sentence"])
-        of_positives = embeddings[self.rows[:, 1]] if config.topical else None
+        """The loss and the batches, from the guide's embeddings of the texts."""
+        settings = (config.guidance, config.temperature, config.rehearsal)
+        loss = GuidedLoss(model, guide, self.rows, *settings, REHEARSED)
+        of_positives = guide[self.rows[:, 1]] if config.topical else None
         return loss, partial(LengthBatchSampler, embeddings=of_positives)

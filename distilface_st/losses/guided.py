@@ -75,7 +75,7 @@ class GuidedLoss(DistillationLoss):
         self.rehearsal = rehearsal
         self.rehearsed = list(rehearsed)
         if rehearsal:
-            self._known = model.encode(self.rehearsed, normalize_embeddings=True, convert_to_tensor=True).cpu()
+            self.known = model.encode(self.rehearsed, normalize_embeddings=True, convert_to_tensor=True).cpu()
         self._similarities: list[Tensor] = []
 
     @override
@@ -97,7 +97,7 @@ class GuidedLoss(DistillationLoss):
         features = self.model.preprocess([self.rehearsed[row] for row in rows.tolist()])
         embeddings = self.model(batch_to_device(features, labels.device))["sentence_embedding"]
         with torch.autocast(embeddings.device.type, enabled=False):
-            now, known = F.normalize(embeddings.float(), dim=1), self._known[rows].to(embeddings.device).float()
+            now, known = F.normalize(embeddings.float(), dim=1), self.known[rows].to(embeddings.device).float()
             return self.RELATIONAL_SCALE * F.mse_loss(now @ now.T, known @ known.T)
 
     def compute_pair_loss(self, embeddings: Sequence[Tensor], guide: Sequence[Tensor]) -> Tensor:
