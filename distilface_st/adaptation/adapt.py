@@ -6,6 +6,7 @@ import math
 import os
 import time
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -34,7 +35,7 @@ from .budget import Clock, Deadline, Plan, affordable
 from .config import AdaptationConfig
 from .guard import Guard
 from .lesson import Lesson
-from .linear_map import head_start, map_of, remove_map
+from .linear_map import drop_identity, head_start
 from .material import prepare, write_test
 from .mixture import mix
 from .report import write_report
@@ -145,15 +146,11 @@ def adapt(
     lesson = Lesson.of(pairs, corpus.source)
     itself = teacher_of(student, "the encoder itself")
     guide = teacher or itself
-    guided_by = lesson.embeddings(guide, cache_dir, progress)
-    loss, sampler = lesson.guided(student, guided_by, config)
-    layer = map_of(student) if config.linear_map else None
-    start = {name: tensor.detach().clone() for name, tensor in student.state_dict().items()}
-    mapped = None
-    if layer is not None:
-        own = guided_by if teacher is None else lesson.embeddings(itself, cache_dir, progress)
-        mapped = head_start(student, layer, own, lesson.rows, loss, config)
-        announce(mapped.said)
+    loss, sampler = lesson.guided(student, lesson.embeddings(guide, cache_dir, progress), config)
+    start, mapped = head_start(
+        student, partial(lesson.embeddings, itself, cache_dir, progress), lesson.rows, loss, config
+    )
+    announce(mapped)
     loss.fit_projections(lesson.texts.dataset["sentence"])
     if plan is None:
         plan = Plan.of(config, loss, lesson, sampler, clock)
@@ -167,8 +164,7 @@ def adapt(
     result = fit(run, lambda processes: loss, sampler, lesson.labelled)
     announce("Mixing the trained weights with those before")
     mixtures, share, after = mix(student, start, before, test, guard, labelled)
-    if layer is not None and share == 0:
-        remove_map(student, layer)
+    drop_identity(student)
     ranks["after"] = after.ranks
     record = result.run | {
         "improved": share > 0,
@@ -177,7 +173,7 @@ def adapt(
         "adaptation": {
             **{"found": material.found, "plan": material.plan, "pairs": material.kinds, "steps": plan.why},
             "guide": guide.name,
-            "linear_map": None if mapped is None else mapped.said,
+            "linear_map": mapped,
             "queries": len(test.queries),
             "scores": {name: _scores(of_one) for name, of_one in ranks.items() if of_one is not None},
             **{"mixtures": mixtures, "kept_share": share},

@@ -16,6 +16,8 @@ from ..losses import GuidedLoss
 from .guard import agreement, judge
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from sentence_transformers import SentenceTransformer
 
     from .config import AdaptationConfig
@@ -25,7 +27,7 @@ _LEARNING_RATE = 1e-3
 _MOST_STEPS = 120
 _CHECKED_EVERY = 5
 _PATIENCE = 4  # checks
-_MOST_HELD_OUT = 1000
+_LEAST_HELD_OUT, _MOST_HELD_OUT = 50, 1000
 _REHEARSED_AT_ONCE = 512
 LEAST_AGREEMENT = 97.0
 """With the start, on everyday sentences; the rest of what the guard allows is left to training."""
@@ -49,29 +51,36 @@ class LinearMap(NamedTuple):
 
 def head_start(
     model: SentenceTransformer,
-    layer: Dense,
-    embeddings: np.ndarray,
+    embeddings: Callable[[], np.ndarray],
     rows: np.ndarray,
     loss: GuidedLoss,
     config: AdaptationConfig,
-) -> LinearMap:
-    """Learn a map from the model's embeddings of the texts and let ``layer``, its last one, apply it."""
-    everyday = loss.known.numpy() if loss.rehearsal else np.zeros((0, embeddings.shape[1]), np.float32)
-    settings = (config.temperature, loss.rehearsal, config.seed)
-    found = learn_map(embeddings, rows, everyday, judge(model), *settings)
-    with torch.no_grad():
-        matrix = torch.from_numpy(found.matrix).to(layer.linear.weight)
-        layer.linear.weight.copy_(matrix.T @ layer.linear.weight)
-    return found
+) -> tuple[dict[str, Tensor], str]:
+    """Let the model's last layer apply a map that is learned from its embeddings of the texts.
+
+    Returns:
+        The model's weights before, with a last layer that changes nothing yet, and what the map brings, as a sentence.
+    """
+    found = None
+    if config.linear_map and not model.truncate_dim:
+        everyday = loss.known.numpy() if loss.rehearsal else None
+        found = learn_map(embeddings(), rows, judge(model), everyday, loss.rehearsal, config.temperature, config.seed)
+    layer = last_linear(model) if found and found.steps else None
+    start = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+    if found and layer:
+        with torch.no_grad():
+            matrix = torch.from_numpy(found.matrix).to(layer.linear.weight)
+            layer.linear.weight.copy_(matrix.T @ layer.linear.weight)
+    return start, found.said if found else "No linear map after pooling is learned."
 
 
 def learn_map(
     embeddings: np.ndarray,
     rows: np.ndarray,
-    everyday: np.ndarray,
     judged: np.ndarray,
-    temperature: float,
+    everyday: np.ndarray | None,
     rehearsal: float,
+    temperature: float,
     seed: int,
 ) -> LinearMap:
     """Learn a map under which texts that belong together are near each other, and everyday sentences stay as they were.
@@ -82,10 +91,10 @@ def learn_map(
     Args:
         embeddings: Of the distinct texts, shape (texts, d), of length 1.
         rows: For each pair the rows of its two texts, shape (pairs, 2).
-        everyday: Embeddings of sentences to rehearse, of length 1.
         judged: Embeddings of sentences whose similarities tell how far the map turned.
+        everyday: Embeddings of sentences to rehearse, of length 1; none with ``None``.
+        rehearsal: Weight of their similarities.
         temperature: Temperature of the in-batch negatives.
-        rehearsal: Weight of the everyday sentences' similarities.
         seed: Decides which pairs are held out, and the batches.
     """
     generator = torch.Generator().manual_seed(seed)
@@ -94,9 +103,10 @@ def learn_map(
     held_out, learned = rows[drawn[:count]], torch.from_numpy(rows[drawn[count:]])
     # What was learned must not be found again: neither text of a held-out pair is in another pair.
     learned = learned[~torch.from_numpy(np.isin(learned.numpy(), held_out).any(axis=1))]
-    texts, known, start = (
-        torch.tensor(np.asarray(each), dtype=torch.float32) for each in (embeddings, everyday, judged)
-    )
+    if len(held_out) < _LEAST_HELD_OUT or not len(learned):
+        return LinearMap(np.eye(embeddings.shape[1], dtype=np.float32), 0.0, 0.0, 0)
+    texts, start = (torch.tensor(np.asarray(each), dtype=torch.float32) for each in (embeddings, judged))
+    known = None if everyday is None else torch.from_numpy(everyday).float()
     matrix = nn.Parameter(torch.eye(texts.shape[1]))
     optimizer = torch.optim.AdamW([matrix], lr=_LEARNING_RATE, weight_decay=0.0)
 
@@ -114,7 +124,7 @@ def learn_map(
     for step in range(1, _MOST_STEPS + 1):
         chosen = learned[torch.randperm(len(learned), generator=generator)[:batch]]
         loss = _contrast(mapped(texts[chosen[:, 0]]), mapped(texts[chosen[:, 1]]), chosen, temperature)
-        if rehearsal:
+        if known is not None:
             some = known[torch.randperm(len(known), generator=generator)[:_REHEARSED_AT_ONCE]]
             now = mapped(some)
             loss = loss + rehearsal * GuidedLoss.RELATIONAL_SCALE * F.mse_loss(now @ now.T, some @ some.T)
@@ -140,26 +150,25 @@ def _contrast(anchors: Tensor, positives: Tensor, rows: Tensor, temperature: flo
     return (F.cross_entropy(logits, own) + F.cross_entropy(logits.T, own)) / 2
 
 
-def map_of(model: SentenceTransformer) -> Dense | None:
+def last_linear(model: SentenceTransformer) -> Dense:
     """The linear layer without bias that a model ends in, but for a normalization; else a new one, the identity.
 
-    The model's embeddings stay as they are. ``None`` for a model that cuts its embeddings off.
+    The model's embeddings stay as they are.
     """
     end = len(model) - isinstance(model[-1], Normalize)
     last = model[end - 1]
     if isinstance(last, Dense) and isinstance(last.activation_function, nn.Identity) and last.linear.bias is None:
         return last
-    dimension = model.get_embedding_dimension()
-    if model.truncate_dim or not dimension:
-        return None
+    dimension = model.get_embedding_dimension() or 0
     layer = Dense(dimension, dimension, bias=False, activation_function=nn.Identity()).to(model.device)
     nn.init.eye_(layer.linear.weight)
     model.insert(end, layer)
     return layer
 
 
-def remove_map(model: SentenceTransformer, layer: Dense) -> None:
-    """Take a layer that changes nothing out of a model again."""
-    weight = layer.linear.weight
+def drop_identity(model: SentenceTransformer) -> None:
+    """Take a last linear layer that changes nothing out of a model."""
+    position = len(model) - isinstance(model[-1], Normalize) - 1
+    weight = getattr(getattr(model[position], "linear", None), "weight", torch.zeros(1, 2))
     if weight.shape[0] == weight.shape[1] and torch.equal(weight, torch.eye(len(weight)).to(weight)):
-        model.pop([module is layer for module in model].index(True))
+        model.pop(position)

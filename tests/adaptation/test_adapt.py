@@ -55,7 +55,8 @@ def encoder(tiny_encoder, tmp_path_factory):
 
 @pytest.fixture
 def run(encoder, notes, tmp_path, monkeypatch):
-    monkeypatch.setattr("distilface_st.adaptation.guard.LEAST_AGREEMENT", -100.0)  # a random encoder has no judgement
+    for part in ("guard", "linear_map"):  # a random encoder has no judgement
+        monkeypatch.setattr(f"distilface_st.adaptation.{part}.LEAST_AGREEMENT", -100.0)
 
     def run(output=tmp_path / "run", texts=notes, resume=False, callbacks=(), labelled=None, **changes):
         config = AdaptationConfig(**(SETTINGS | changes))
