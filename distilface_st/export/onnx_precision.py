@@ -107,22 +107,21 @@ def quantize_dynamic(model: onnx.ModelProto, keep_in_float: Collection[str], red
 
     model = copy.deepcopy(model)
     graph = model.graph
+    _spell_out_gemms(model)
     matrices = {tensor.name: tensor for tensor in float_matrices(model)}
     excluded = in_float(model, keep_in_float)
     products = [
         node
         for node in graph.node
-        if node.op_type in LINEAR and node.input[1] in matrices and node.name not in excluded
+        if node.op_type == "MatMul" and node.input[1] in matrices and node.name not in excluded
     ]
-    if not products:
-        return quantize_tables(model)
     graph.initializer.extend(numpy_helper.from_array(value, name) for name, value in _CONSTANTS.items())
     if _MICROSOFT not in {known.domain for known in model.opset_import}:
         model.opset_import.add(domain=_MICROSOFT, version=1)
     quantized: set[str] = set()
     for node in products:
         tokens, weights = node.input[:2]
-        stored = _int8_columns(graph, matrices[weights], _is_transposed(node), reduce_range)
+        stored = _int8_columns(graph, matrices[weights], reduce_range)
         parts = [] if tokens in quantized else _quantize_tokens(tokens)
         quantized.add(tokens)
         parts += _int8_product(node, stored)
@@ -137,22 +136,42 @@ def quantize_dynamic(model: onnx.ModelProto, keep_in_float: Collection[str], red
     return quantize_tables(model)
 
 
-def _is_transposed(node: onnx.NodeProto) -> bool:
-    """Whether a Gemm has its weights as (out, in)."""
-    return any(attribute.name == "transB" and attribute.i for attribute in node.attribute)
+def _spell_out_gemms(model: onnx.ModelProto) -> None:
+    """Replace each Gemm of constant weights by a MatMul with weights as (in, out), and an addition, in place."""
+    from onnx import helper, numpy_helper
+
+    constants = {tensor.name: tensor for tensor in model.graph.initializer}
+    for position, node in reversed(list(enumerate(model.graph.node))):
+        if node.op_type != "Gemm" or node.input[1] not in constants:
+            continue
+        (output,), weights = node.output, node.input[1]
+        if any(attribute.name == "transB" and attribute.i for attribute in node.attribute):
+            matrix = numpy_helper.to_array(constants[weights])
+            weights = f"{weights}_t"
+            if weights not in constants:
+                constants[weights] = numpy_helper.from_array(np.ascontiguousarray(matrix.T), weights)
+                model.graph.initializer.append(constants[weights])
+        has_bias = len(node.input) > 2 and bool(node.input[2])
+        product = f"{output}_unbiased" if has_bias else output
+        parts = [helper.make_node("MatMul", [node.input[0], weights], [product], node.name)]
+        if has_bias:
+            parts.append(helper.make_node("Add", [product, node.input[2]], [output], f"{node.name}_biased"))
+        model.graph.node.remove(node)
+        for offset, part in enumerate(parts):
+            model.graph.node.insert(position + offset, part)
 
 
-def _int8_columns(graph: onnx.GraphProto, tensor: onnx.TensorProto, transposed: bool, reduce_range: bool) -> str:
-    """Add the int8 twin of a linear layer's weights as (in, out), with a scale a column; its name."""
+def _int8_columns(graph: onnx.GraphProto, tensor: onnx.TensorProto, reduce_range: bool) -> str:
+    """Add the int8 twin of a matrix (in, out), with a scale a column; its name."""
     from onnx import numpy_helper
 
-    name = f"{tensor.name}_{'t_' if transposed else ''}int8"
+    name = f"{tensor.name}_int8"
     if name not in {known.name for known in graph.initializer}:
-        matrix = numpy_helper.to_array(tensor)
-        rows, scales = quantize_rows(matrix if transposed else np.ascontiguousarray(matrix.T))
+        table = np.ascontiguousarray(numpy_helper.to_array(tensor).T)
+        rows, scales = quantize_rows(table)
         if reduce_range:
             scales = scales * np.float32(127 / 63)
-            rows = round_to_int8(matrix if transposed else np.ascontiguousarray(matrix.T), scales)
+            rows = round_to_int8(table, scales)
         columns = {name: np.ascontiguousarray(rows.T), f"{name}_scale": scales[:, 0].copy()}
         graph.initializer.extend(numpy_helper.from_array(values, key) for key, values in columns.items())
     return name
@@ -176,20 +195,16 @@ def _quantize_tokens(tokens: str) -> list[onnx.NodeProto]:
 
 
 def _int8_product(node: onnx.NodeProto, stored: str) -> list[onnx.NodeProto]:
-    """The product of quantized tokens and weights in place of a MatMul or Gemm, widened and scaled."""
+    """The product of quantized tokens and weights in place of a MatMul, widened and scaled."""
     from onnx import helper
 
     tokens, (output,) = node.input[0], node.output
-    has_bias = len(node.input) > 2 and bool(node.input[2])
-    raw, scaled = f"{output}_by_token", f"{output}_unbiased" if has_bias else output
     inputs = [f"{tokens}_int8", stored, "int8_step", f"{stored}_scale", "int8_zero"]
-    parts = [
+    raw = f"{output}_by_token"
+    return [
         helper.make_node("MatMulIntegerToFloat", inputs, [raw], f"{node.name}_int8", domain=_MICROSOFT),
-        helper.make_node("Mul", [raw, f"{tokens}_largest"], [scaled], f"{node.name}_scaled"),
+        helper.make_node("Mul", [raw, f"{tokens}_largest"], [output], f"{node.name}_scaled"),
     ]
-    if has_bias:
-        parts.append(helper.make_node("Add", [scaled, node.input[2]], [output], f"{node.name}_biased"))
-    return parts
 
 
 def in_float(model: onnx.ModelProto, keep_in_float: Collection[str]) -> list[str]:
