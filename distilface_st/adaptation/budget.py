@@ -118,7 +118,9 @@ class Plan:
         if config.max_steps:
             steps, why = config.max_steps, f"{config.max_steps:,} steps of {config.batch_size} pairs, as asked for."
         else:
-            step = _seconds_of_step(loss, lesson, sampler(lesson.labelled, config.batch_size, True), config)
+            step = _seconds_of_step(
+                loss, lesson, sampler(lesson.labelled, config.batch_size, True, seed=config.seed), config
+            )
             left = clock.left(config.minutes) - (_EVALUATIONS + 1) * clock.seconds["test"]
             epoch = pairs // config.batch_size
             steps = min(int(left / step), _MOST_EPOCHS * epoch)

@@ -32,8 +32,6 @@ if TYPE_CHECKING:
     from .config import DistillationConfig
     from .teachers import Teacher
 
-"""Sentences that the projections are fitted on before the first step."""
-
 
 def distill(
     student: SentenceTransformer,

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
     from sentence_transformers import SentenceTransformer
 
-_FITTED_ON = 2048  # sentences
+_FITTED_ON = 2048
+"""Sentences that the projections are fitted on before the first step."""
 
 
 class DistillationLoss(nn.Module):
