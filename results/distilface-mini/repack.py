@@ -2,7 +2,8 @@
 
     python results/distilface-mini/repack.py distilface_st/assets STS
 
-For a change in how graphs are written: weights, tokenizer and card stay; ``model.onnx`` and ``export.json`` are new.
+For a change in how graphs are written: weights, tokenizer and card stay; ``model.onnx`` and ``export.json``
+are new, and the latter keeps the checksum of the graph before.
 """
 
 from __future__ import annotations
@@ -13,8 +14,18 @@ import tempfile
 from pathlib import Path
 
 from distilface_st import EdgeEncoder, load_model, pack_model, sts_suite
+from distilface_st.inference.manifest import MANIFEST, read_manifest
 
-WEIGHTS = "model.safetensors"
+GRAPH, WEIGHTS = "model.onnx", "model.safetensors"
+
+
+def _keep_sums(old: Path, new: Path) -> None:
+    """Name the old graph's checksum in the new manifest, so that indexes made with it still open."""
+    manifest, former = read_manifest(new), read_manifest(old).graphs["onnxruntime"].files[GRAPH]
+    entry = manifest.graphs["onnxruntime"].files[GRAPH]
+    sums = [*former.get("formerly", ()), former["sha256"]]
+    entry["formerly"] = [known for known in dict.fromkeys(sums) if known != entry["sha256"]]
+    manifest.write(new)
 
 
 def main(assets: Path, sts: Path) -> None:
@@ -24,7 +35,8 @@ def main(assets: Path, sts: Path) -> None:
             pack_model(load_model(folder, device="cpu"), packed, name=f"distilface-{folder.name}")
             if (packed / WEIGHTS).read_bytes() != (folder / WEIGHTS).read_bytes():
                 raise SystemExit(f"{folder}: its weights are not those that packing gives now.")
-            for name in ("model.onnx", "export.json"):
+            _keep_sums(folder, packed)
+            for name in (GRAPH, MANIFEST):
                 shutil.copyfile(packed / name, folder / name)
         scores = sts_suite(EdgeEncoder(folder), sts)
         print(folder.name, {name: round(score, 2) for name, score in scores.items() if isinstance(score, float)})
