@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import tempfile
-from pathlib import Path
+import copy
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..errors import InputError
-from .graph_format import quiet
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -21,6 +19,17 @@ LARGE = 1024
 
 LINEAR = ("MatMul", "Gemm")
 """What a linear layer becomes."""
+
+_MICROSOFT = "com.microsoft"
+_CONSTANTS = {
+    "int8_axes": np.array([-1]),
+    "int8_least": np.float32(1e-12),
+    "int8_levels": np.float32(127),
+    "int8_step": np.float32(1 / 127),
+    "int8_one": np.float32(1),
+    "int8_zero": np.uint8(128),
+}
+"""Of the nodes that quantize activations: 127 levels on each side of zero, which is 128."""
 
 
 def store_as_half(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -87,29 +96,115 @@ def round_to_int8(table: np.ndarray, scales: np.ndarray) -> np.ndarray:
 
 
 def quantize_dynamic(model: onnx.ModelProto, keep_in_float: Collection[str], reduce_range: bool) -> onnx.ModelProto:
-    """Int8 weights a channel; activations are quantized while the graph runs, a batch's tensor with one scale.
+    """Int8 weights with a scale a channel; activations are quantized while the graph runs, with a scale a token.
 
-    The graph given, in float32, stays as it is. ``reduce_range`` uses 7 bits of the weights, for processors whose 8-bit
-    products saturate.
+    So a token's numbers depend on it alone, not on the other sentences of a batch, as they do with onnxruntime's own
+    dynamic quantization, which has one scale for a whole tensor. The graph given, in float32, stays as it is.
+    ``reduce_range`` uses 7 bits of the weights, for processors whose 8-bit products saturate.
     """
     import onnx
-    from onnxruntime.quantization import QuantType
-    from onnxruntime.quantization import quantize_dynamic as quantize
+    from onnx import numpy_helper
 
+    model = copy.deepcopy(model)
+    graph = model.graph
+    _spell_out_gemms(model)
+    matrices = {tensor.name: tensor for tensor in float_matrices(model)}
     excluded = in_float(model, keep_in_float)
-    with tempfile.TemporaryDirectory() as folder, quiet():
-        path = Path(folder, "model.onnx")
-        quantize(
-            model,
-            path,
-            op_types_to_quantize=["MatMul"],
-            per_channel=True,
-            reduce_range=reduce_range,
-            weight_type=QuantType.QInt8,
-            # The quantizer first turns a Gemm into a MatMul with this ending.
-            nodes_to_exclude=[*excluded, *(f"{name}_MatMul" for name in excluded)],
-        )
-        return quantize_tables(onnx.load(str(path)))
+    products = [
+        node
+        for node in graph.node
+        if node.op_type == "MatMul" and node.input[1] in matrices and node.name not in excluded
+    ]
+    graph.initializer.extend(numpy_helper.from_array(value, name) for name, value in _CONSTANTS.items())
+    if _MICROSOFT not in {known.domain for known in model.opset_import}:
+        model.opset_import.add(domain=_MICROSOFT, version=1)
+    quantized: set[str] = set()
+    for node in products:
+        tokens, weights = node.input[:2]
+        stored = _int8_columns(graph, matrices[weights], reduce_range)
+        parts = [] if tokens in quantized else _quantize_tokens(tokens)
+        quantized.add(tokens)
+        parts += _int8_product(node, stored)
+        position = list(graph.node).index(node)
+        graph.node.remove(node)
+        for offset, part in enumerate(parts):
+            graph.node.insert(position + offset, part)
+    used = {name for node in graph.node for name in node.input}
+    for tensor in [tensor for tensor in graph.initializer if tensor.name not in used]:
+        graph.initializer.remove(tensor)
+    onnx.checker.check_model(model)
+    return quantize_tables(model)
+
+
+def _spell_out_gemms(model: onnx.ModelProto) -> None:
+    """Replace each Gemm of constant weights by a MatMul with weights as (in, out), and an addition, in place."""
+    from onnx import helper, numpy_helper
+
+    constants = {tensor.name: tensor for tensor in model.graph.initializer}
+    for position, node in reversed(list(enumerate(model.graph.node))):
+        if node.op_type != "Gemm" or node.input[1] not in constants:
+            continue
+        (output,), weights = node.output, node.input[1]
+        if any(attribute.name == "transB" and attribute.i for attribute in node.attribute):
+            matrix = numpy_helper.to_array(constants[weights])
+            weights = f"{weights}_t"
+            if weights not in constants:
+                constants[weights] = numpy_helper.from_array(np.ascontiguousarray(matrix.T), weights)
+                model.graph.initializer.append(constants[weights])
+        has_bias = len(node.input) > 2 and bool(node.input[2])
+        product = f"{output}_unbiased" if has_bias else output
+        parts = [helper.make_node("MatMul", [node.input[0], weights], [product], node.name)]
+        if has_bias:
+            parts.append(helper.make_node("Add", [product, node.input[2]], [output], f"{node.name}_biased"))
+        model.graph.node.remove(node)
+        for offset, part in enumerate(parts):
+            model.graph.node.insert(position + offset, part)
+
+
+def _int8_columns(graph: onnx.GraphProto, tensor: onnx.TensorProto, reduce_range: bool) -> str:
+    """Add the int8 twin of a matrix (in, out), with a scale a column; its name."""
+    from onnx import numpy_helper
+
+    name = f"{tensor.name}_int8"
+    if name not in {known.name for known in graph.initializer}:
+        table = np.ascontiguousarray(numpy_helper.to_array(tensor).T)
+        rows, scales = quantize_rows(table)
+        if reduce_range:
+            scales = scales * np.float32(127 / 63)
+            rows = round_to_int8(table, scales)
+        columns = {name: np.ascontiguousarray(rows.T), f"{name}_scale": scales[:, 0].copy()}
+        graph.initializer.extend(numpy_helper.from_array(values, key) for key, values in columns.items())
+    return name
+
+
+def _quantize_tokens(tokens: str) -> list[onnx.NodeProto]:
+    """Nodes that quantize activations of shape (..., d) symmetrically, each row by its own largest value."""
+    from onnx import helper
+
+    size, largest, inverse = f"{tokens}_size", f"{tokens}_largest", f"{tokens}_inverse"
+    return [
+        helper.make_node("Abs", [tokens], [size], f"{size}_abs"),
+        helper.make_node("ReduceMax", [size, "int8_axes"], [f"{largest}_or_0"], f"{largest}_max", keepdims=1),
+        helper.make_node("Max", [f"{largest}_or_0", "int8_least"], [largest], f"{largest}_least"),
+        helper.make_node("Div", ["int8_levels", largest], [inverse], f"{inverse}_div"),
+        helper.make_node("Mul", [tokens, inverse], [f"{tokens}_scaled"], f"{tokens}_scaled_mul"),
+        helper.make_node(
+            "QuantizeLinear", [f"{tokens}_scaled", "int8_one", "int8_zero"], [f"{tokens}_int8"], f"{tokens}_int8_round"
+        ),
+    ]
+
+
+def _int8_product(node: onnx.NodeProto, stored: str) -> list[onnx.NodeProto]:
+    """The product of quantized tokens and weights in place of a MatMul, widened and scaled."""
+    from onnx import helper
+
+    tokens, (output,) = node.input[0], node.output
+    inputs = [f"{tokens}_int8", stored, "int8_step", f"{stored}_scale", "int8_zero"]
+    raw = f"{output}_by_token"
+    return [
+        helper.make_node("MatMulIntegerToFloat", inputs, [raw], f"{node.name}_int8", domain=_MICROSOFT),
+        helper.make_node("Mul", [raw, f"{tokens}_largest"], [output], f"{node.name}_scaled"),
+    ]
 
 
 def in_float(model: onnx.ModelProto, keep_in_float: Collection[str]) -> list[str]:

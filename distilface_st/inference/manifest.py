@@ -30,7 +30,8 @@ class Graph:
     """One runtime's graph in an exported folder.
 
     Args:
-        files: Size in bytes and SHA-256 of each file, by name.
+        files: Size in bytes and SHA-256 of each file, by name; ``formerly`` has the SHA-256 of earlier graphs of the
+            same weights, whose embeddings can be compared with this one's.
         options: Settings of the engine that the graph was made for.
         kept_in_float: Names of the linear layers that were left in floating point.
         check: How far the graph was from the torch model, see :func:`distilface_st.export.graph_format.verify`.

@@ -80,8 +80,7 @@ The average is that of STS12-15 and STS-B, as in the DistilFACE paper.
 ## Limits
 
 English. Short, general text: sentences and short paragraphs, not code, not law. It inherits the biases of its teachers
-and their text. onnxruntime quantizes activations with one scale a batch, so that an embedding varies a little with its
-batch mates. One training run, one seed.
+and their text. One training run, one seed.
 """
 
 

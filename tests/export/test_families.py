@@ -82,7 +82,11 @@ def test_every_family_is_exported_in_every_precision(model, tmp_path, kind):
         described = Graph(describe_files(tmp_path, built.runtime), built.options)
         replace(manifest, graphs={built.runtime: described}).write(tmp_path)
         options = {"INFERENCE_PRECISION_HINT": "f32"} if kind == "openvino" else {}
-        found = EdgeEncoder(tmp_path, options=options).encode(sentences)
+        encoder = EdgeEncoder(tmp_path, options=options)
+        found = encoder.encode(sentences)
+        one_by_one = encoder.encode(sentences[::4], batch_size=1, normalize_embeddings=True)
+        together = found[::4] / np.linalg.norm(found[::4], axis=1, keepdims=True)
+        np.testing.assert_allclose(together, one_by_one, atol=1e-4, err_msg=name)
         cosines = (found * expected).sum(1) / np.linalg.norm(found, axis=1) / np.linalg.norm(expected, axis=1)
         assert cosines.min() > least, name
         sizes[name] = described.size

@@ -79,6 +79,31 @@ def test_dynamic_quantization_keeps_named_layers_in_float_and_can_leave_a_bit_ou
     assert weight(["0.linear"], False).dtype == np.float32
 
 
+@pytest.mark.parametrize("transposed", [False, True])
+def test_dynamic_quantization_has_a_scale_a_token(transposed):
+    from onnx import TensorProto, helper, numpy_helper
+
+    rng = np.random.default_rng(0)
+    weight, bias = rng.normal(size=(32, 64)).astype(np.float32), rng.normal(size=64).astype(np.float32)
+    stored = np.ascontiguousarray(weight.T) if transposed else weight
+    node = helper.make_node("Gemm", ["x", "weight", "bias"], ["y"], name="0.linear", transB=int(transposed))
+    inputs, outputs = (
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["b", d])] for name, d in (("x", 32), ("y", 64))
+    )
+    constants = [numpy_helper.from_array(stored, "weight"), numpy_helper.from_array(bias, "bias")]
+    graph = helper.make_graph([node], "g", inputs, outputs, constants)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
+    # With 7 bits, whose products no processor saturates.
+    session = onnxruntime.InferenceSession(quantize_dynamic(model, [], True).SerializeToString())
+    # Tokens of very different size, and one of zeros: each is as exact as if it were alone.
+    tokens = rng.normal(size=(6, 32)).astype(np.float32) * np.float32([[1e-3], [1], [1e3], [0], [1e-6], [30]])
+    (found,) = session.run(None, {"x": tokens})
+    expected = tokens @ weight
+    assert (np.abs(found - bias - expected) <= 0.02 * np.abs(expected).max(axis=1, keepdims=True) + 1e-6).all()
+    for row in range(len(tokens)):
+        np.testing.assert_array_equal(session.run(None, {"x": tokens[row : row + 1]})[0][0], found[row])
+
+
 def test_what_comes_after_the_encoder_stays_in_float_as_a_gemm_too():
     from onnx import TensorProto, helper, numpy_helper
 

@@ -50,6 +50,6 @@ def test_a_killed_worker_loses_and_doubles_nothing(tmp_path, ray_cluster):
     with SearchIndex.open(tmp_path / "ray") as ray_index, SearchIndex.open(tmp_path / "plain") as plain:
         (passages, vectors), (expected, theirs) = contents(ray_index), contents(plain)
         assert passages == expected
-        assert (vectors * theirs).sum(axis=1).min() > 0.99  # int8 activations vary with batch mates
+        np.testing.assert_allclose(vectors, theirs, atol=1e-4)
         ray_index.verify()
     assert not list((tmp_path / "ray").glob("ray-*"))
