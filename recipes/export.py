@@ -29,6 +29,8 @@ ACTIVATIONS_HELP = "For int8: dynamic (scales found while it runs) or static (fo
 CALIBRATION_HELP = "For int8: text like yours, as for `distilface train`. Default: Python's docs."
 REDUCE_RANGE_HELP = "Dynamic int8 in onnxruntime: 7-bit weights, for x86 without VNNI. Default: as found here."
 MAX_LOSS_HELP = "The most that the score may fall by int8; layers stay in float until it holds."
+TORCH_HELP = "Also write the weights, so that stock sentence-transformers opens the folder in torch."
+PLAIN_HELP = "ONNX in standard operators alone, for runtimes without onnxruntime's own; slower."
 EVAL_FILE_HELP = "Your own scored pairs to measure the loss on, instead of STS-B dev."
 
 
@@ -41,6 +43,8 @@ def export(
     calibration: Annotated[str | None, typer.Option(metavar="FILE", help=CALIBRATION_HELP)] = None,
     reduce_range: Annotated[bool | None, typer.Option(help=REDUCE_RANGE_HELP)] = None,
     max_loss: Annotated[float | None, typer.Option(min=0, help=MAX_LOSS_HELP)] = None,
+    torch_weights: Annotated[bool, typer.Option("--torch-weights", help=TORCH_HELP)] = False,
+    plain: Annotated[bool, typer.Option("--plain", help=PLAIN_HELP)] = False,
     sts_dir: StsDir = None,
     eval_file: Annotated[Path | None, typer.Option(help=EVAL_FILE_HELP)] = None,
     json_file: JsonFile = None,
@@ -70,6 +74,8 @@ def export(
             reduce_range=reduce_range,
             scored_pairs=pairs,
             max_loss=max_loss,
+            torch_weights=torch_weights,
+            plain=plain,
             progress=status.update,
         )
     _show(manifest, output)

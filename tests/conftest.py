@@ -220,10 +220,10 @@ def export_tiny(tiny_model) -> Callable[..., None]:
 
     to_onnx, traced = onnx_format.to_onnx, {}
 
-    def trace_once(graph, fused_attention=True):
-        if fused_attention not in traced:
-            traced[fused_attention] = to_onnx(graph, fused_attention)
-        return copy.deepcopy(traced[fused_attention])
+    def trace_once(graph, *options):
+        if options not in traced:
+            traced[options] = to_onnx(graph, *options)
+        return copy.deepcopy(traced[options])
 
     def export(folder: Path, precision: str, **options: Any) -> None:
         with pytest.MonkeyPatch.context() as patch:

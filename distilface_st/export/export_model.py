@@ -17,6 +17,7 @@ from ..evaluation.sts import sts_suite
 from ..inference.manifest import Graph, describe_files
 from ..models.build import compose
 from ..models.load import load_model
+from ..models.save import portable_model
 from ..modules import OnnxEncoder
 from ..utils.files import atomic_folder, check_output
 from .folder import (
@@ -24,8 +25,8 @@ from .folder import (
     EXPORT_FOLDER,
     export_card,
     new_manifest,
+    save_for_hosts,
     save_tokenizer,
-    save_truncate_dim,
     text_batches,
 )
 from .graph_format import MIN_COSINE, GraphSpec
@@ -55,6 +56,8 @@ def export_model(
     reduce_range: bool | None = None,
     scored_pairs: STSTask | None = None,
     max_loss: float | None = None,
+    torch_weights: bool = False,
+    plain: bool = False,
     name: str | None = None,
     progress: Callable[[str], Any] = lambda step: None,
 ) -> Manifest:
@@ -62,7 +65,9 @@ def export_model(
 
     Every graph is compared with the torch model on random batches before it is kept, in float32 first and then in the
     precision asked for. The folder opens with :func:`distilface_st.load_model`, as a SentenceTransformer, and with
-    :class:`distilface_st.EdgeEncoder`, without torch.
+    :class:`distilface_st.EdgeEncoder`, without torch. It has the files and names that models on the Hub have, so that
+    other software opens it as it is, see docs/export.md: sentence-transformers itself, fastembed, transformers.js, ...
+    Its graphs have two outputs, ``last_hidden_state`` and ``sentence_embedding``.
 
     Args:
         model: A model of a transformer encoder, or its folder or name as :func:`distilface_st.load_model` takes it.
@@ -79,6 +84,8 @@ def export_model(
         scored_pairs: Sentence pairs to score before and after on, such as STS-B dev.
         max_loss: The most that Spearman x 100 on ``scored_pairs`` may fall; layers that int8 hurts most stay in float
             until it falls no more than that.
+        torch_weights: Also write the weights in float32, with which stock ``SentenceTransformer`` opens it in torch.
+        plain: Write ONNX graphs in standard operators alone, for runtimes without onnxruntime's own. They are slower.
         name: What to call the model; by default its path or class.
         progress: Called with what is being done.
 
@@ -115,9 +122,11 @@ def export_model(
         name = name or str(model)
         model = load_model(model, device="cpu")
     progress("reading the model")
-    graph = SentenceGraph(model)
+    portable = portable_model(model)  # what other software can read, of layers their mean
+    graph = SentenceGraph(portable, tokens=True)
     manifest = new_manifest(model, graph, precision, activations if is_int8 else None, name)
     with atomic_folder(output, EXPORT_FOLDER) as folder:
+        save_for_hosts(portable, folder, manifest, torch_weights)
         save_tokenizer(model, folder, manifest)
         spec = GraphSpec(
             graph,
@@ -126,6 +135,7 @@ def export_model(
             text_batches(folder, manifest, calibration or python_sentences(CALIBRATION_SENTENCES)) if is_int8 else [],
             static=is_int8 and activations == "static",
             reduce_range=saturates_int8() if reduce_range is None else reduce_range,
+            plain=plain,
         )
         before = sts_suite(model, tasks=[scored_pairs])["scores"][scored_pairs.label] if scored_pairs else None
         for kind in formats:
@@ -133,8 +143,6 @@ def export_model(
             built = FORMATS[kind](spec)
             manifest = _write_within(max_loss, built, model, folder, manifest, scored_pairs, before, progress)
         manifest.write(folder)
-        compose(model, [OnnxEncoder(folder)], "cpu").save(str(folder), create_model_card=False)
-        save_truncate_dim(model, folder)
         (folder / "README.md").write_text(export_card(folder, manifest), encoding="utf-8")
     return manifest
 
@@ -155,7 +163,7 @@ def _write_within(
     def write(keep_in_float: Collection[str]) -> Manifest:
         progress(f"{runtime}: writing" + (f", {len(keep_in_float)} layers in float" if keep_in_float else ""))
         check = built.write(folder, keep_in_float)
-        graph = Graph(describe_files(folder, runtime), built.options, tuple(keep_in_float), check)
+        graph = Graph(describe_files(folder, built.files), built.options, tuple(keep_in_float), check)
         written = replace(manifest, graphs={**manifest.graphs, runtime: graph})
         if scored_pairs is None or before is None:
             return written
@@ -196,13 +204,13 @@ def _write_within(
 @torch.no_grad()
 def most_sensitive_first(graph: SentenceGraph, batches: Sequence[dict[str, Tensor]]) -> list[str]:
     """Names of all linear layers, by how much embeddings change when that layer alone computes in int8 (in torch)."""
-    reference = torch.cat([graph(**batch) for batch in batches])
+    reference = torch.cat([graph.embed(**batch) for batch in batches])
     distance = {}
     for name, layer in linear_layers(graph).items():
         weight = layer.weight.data
         layer.weight.data = _rounded(weight, signed=True)
         hook = layer.register_forward_pre_hook(lambda _, inputs: (_rounded(inputs[0], signed=False),))
-        found = torch.cat([graph(**batch) for batch in batches])
+        found = torch.cat([graph.embed(**batch) for batch in batches])
         hook.remove()
         layer.weight.data = weight
         distance[name] = 1 - float(torch.cosine_similarity(found, reference).mean())

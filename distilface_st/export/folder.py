@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
+from sentence_transformers.sentence_transformer.modules import Pooling, WeightedLayerPooling
 from tokenizers import Tokenizer
 
 from ..errors import InputError
@@ -15,6 +16,7 @@ from ..inference.engines import EXTRAS, batch_feeds
 from ..inference.manifest import MANIFEST, Manifest
 from ..inference.tokenization import TOKENIZER, SentenceTokenizer
 from ..models.fingerprint import model_fingerprint
+from ..models.module_list import STOCK_MODULES
 from ..models.save import MODEL_FOLDER
 from ..utils.chunks import chunked
 from ..utils.provenance import command, versions
@@ -36,6 +38,17 @@ CALIBRATION_SENTENCES = 400
 """The most sentences that int8 is tried on."""
 
 _BATCH = ("input_ids", "attention_mask")
+_POOLINGS = {
+    "cls": "cls_token",
+    "mean": "mean_tokens",
+    "max": "max_tokens",
+    "mean_sqrt_len_tokens": "mean_sqrt_len_tokens",
+    "weightedmean": "weightedmean_tokens",
+    "lasttoken": "lasttoken",
+}
+"""Pooling modes, and what they were called in settings before sentence-transformers 6."""
+_OF_TRAINING = ("max_length", "stride", "truncation_strategy", "pad_to_multiple_of", "is_local", "local_files_only")
+"""Settings of a tokenizer that say how it was last used, and mislead others."""
 _PROBES = (
     "A man is playing a guitar.",
     "",
@@ -52,7 +65,7 @@ def new_manifest(
     """The manifest of a model that has no graph yet; ``graph`` is the model as one function."""
     positions = int(getattr(model[0].config, "max_position_embeddings", 0) or 512)
     with torch.no_grad():
-        embedding = graph(**graph.example(1, 4, torch.Generator()))
+        embedding = graph.embed(**graph.example(1, 4, torch.Generator()))
     return Manifest(
         model={
             "name": name or type(model).__name__,
@@ -119,11 +132,56 @@ def _long_probes(tokenizer: Tokenizer, limit: int) -> list[str]:
     return [text[: ends[min(count, len(ends)) - 1]] for count in counts] + [text]
 
 
+def save_for_hosts(model: SentenceTransformer, folder: Path, manifest: Manifest, torch_weights: bool) -> None:
+    """Write what other software reads of a model on the Hub, its own weights left out but for ``torch_weights``.
+
+    Settings are written as they were before sentence-transformers 6, which reads them as well: others know no newer
+    ones. Some software wants a file of special tokens, one of WordPiece's words, and the longest input in the
+    tokenizer's settings.
+    """
+    model.save(str(folder), create_model_card=False)
+    if not torch_weights:
+        for path in folder.glob("model*.safetensors*"):
+            path.unlink()
+    modules = _read(folder / "modules.json")
+    for entry, module in zip(modules, model, strict=True):
+        if entry["type"].startswith(STOCK_MODULES):
+            entry["type"] = f"sentence_transformers.models.{type(module).__name__}"
+        if isinstance(module, Pooling) and module.pooling_mode in _POOLINGS:
+            modes = {f"pooling_mode_{key}": mode == module.pooling_mode for mode, key in _POOLINGS.items()}
+            own = {"word_embedding_dimension": module.embedding_dimension, "include_prompt": module.include_prompt}
+            _write(folder / entry["path"] / "config.json", own | modes)
+    _write(folder / "modules.json", modules)
+    if not any(isinstance(module, WeightedLayerPooling) for module in model):
+        settings = {"max_seq_length": manifest.max_seq_length, "do_lower_case": False}
+        _write(folder / "sentence_bert_config.json", settings)
+    save_truncate_dim(model, folder)
+    _save_words(model.tokenizer, folder, manifest)
+
+
+def _save_words(tokenizer: Any, folder: Path, manifest: Manifest) -> None:
+    _write(folder / "special_tokens_map.json", tokenizer.special_tokens_map)
+    path = folder / "tokenizer_config.json"
+    kept = {key: value for key, value in _read(path).items() if key not in _OF_TRAINING}
+    _write(path, {**kept, "model_max_length": manifest.max_seq_length})
+    words = json.loads(tokenizer.backend_tokenizer.to_str())["model"]
+    if words["type"] == "WordPiece":
+        text = "".join(f"{word}\n" for word in sorted(words["vocab"], key=words["vocab"].__getitem__))
+        (folder / "vocab.txt").write_text(text, encoding="utf-8")
+
+
+def _read(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def _write(path: Path, content: Any) -> None:
+    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
 def save_truncate_dim(model: SentenceTransformer, folder: Path) -> None:
     """Add ``truncate_dim``, which sentence-transformers leaves out, to the settings that it has written."""
     path = folder / "config_sentence_transformers.json"
-    settings = json.loads(path.read_text(encoding="utf-8"))
-    path.write_text(json.dumps({**settings, "truncate_dim": model.truncate_dim}, indent=2) + "\n", encoding="utf-8")
+    _write(path, {**_read(path), "truncate_dim": model.truncate_dim})
 
 
 def text_batches(folder: Path, manifest: Manifest, sentences: Sequence[str]) -> list[dict[str, np.ndarray]]:

@@ -15,7 +15,7 @@ import torch
 
 from ..errors import InputError, MissingExtraError
 from ..inference.engines import ENGINES
-from ..inference.manifest import GRAPH_FILES
+from ..inference.manifest import graph_files
 from ..utils.extras import require
 
 if TYPE_CHECKING:
@@ -46,6 +46,8 @@ class GraphSpec:
     """For int8, whether the scales of activations are found on ``batches``, not while the graph runs."""
     reduce_range: bool = False
     """For int8, use 7 bits of the weights, where 8-bit products would overflow."""
+    plain: bool = False
+    """For ONNX, use standard operators alone."""
 
 
 class GraphFormat(ABC):
@@ -62,10 +64,16 @@ class GraphFormat(ABC):
         """Settings of the engine that the graph is meant to run with."""
         return {}
 
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The files that it writes, the first the one that is opened."""
+        return graph_files(self.runtime, self.spec.precision)
+
     def write(self, folder: Path, keep_in_float: Collection[str] = ()) -> dict[str, float]:
         """Write the graph's files, with the named linear layers in float, and compare it as :func:`verify` does."""
-        path = folder / GRAPH_FILES[self.runtime][0]
         spec = self.spec
+        path = folder / self.files[0]
+        path.parent.mkdir(exist_ok=True)
         try:
             self._save(path, keep_in_float)
         except (InputError, MissingExtraError, OSError):
@@ -129,7 +137,7 @@ def _compare(
     """The largest difference, and the cosine of every row."""
     difference, cosines = 0.0, []
     for batch in batches:
-        expected = graph(**{name: torch.from_numpy(values) for name, values in batch.items()}).numpy()
+        expected = graph.embed(**{name: torch.from_numpy(values) for name, values in batch.items()}).numpy()
         found = engine.run(batch)
         if found.shape != expected.shape:
             raise InputError(f"The graph gives embeddings of shape {found.shape} instead of {expected.shape}: refused.")

@@ -41,6 +41,8 @@ class OnnxFormat(GraphFormat):
     def _convert(self) -> Any:
         if self.spec.static:
             require_nncf()
+        if self.spec.plain:
+            return self._checked(fused_attention=False)
         try:
             return self._checked(fused_attention=True)
         except InputError:
@@ -48,7 +50,7 @@ class OnnxFormat(GraphFormat):
             return self._checked(fused_attention=False)
 
     def _checked(self, fused_attention: bool) -> Any:
-        model = to_onnx(self.spec.graph, fused_attention)
+        model = to_onnx(self.spec.graph, fused_attention, self.spec.plain)
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, "model.onnx")
             path.write_bytes(model.SerializeToString())
@@ -64,16 +66,16 @@ class OnnxFormat(GraphFormat):
             excluded = onnx_precision.in_float(model, keep_in_float)
             model = quantize_static(onnx_precision.quantize_tables(model), spec, excluded)
         elif spec.precision == "int8":
-            model = onnx_precision.quantize_dynamic(model, keep_in_float, spec.reduce_range)
+            model = onnx_precision.quantize_dynamic(model, keep_in_float, spec.reduce_range, spec.plain)
         path.write_bytes(model.SerializeToString())
 
 
-def to_onnx(graph: SentenceGraph, fused_attention: bool = True) -> onnx.ModelProto:
+def to_onnx(graph: SentenceGraph, fused_attention: bool = True, plain: bool = False) -> onnx.ModelProto:
     """Trace a model into ONNX, batch and length free, and fuse what onnxruntime has single operators for.
 
     With ``fused_attention``, attention is a ``com.microsoft.MultiHeadAttention``; encoders whose attention is not
-    transformers' own, or masked by more than padding, cannot be written so. Matrix products of linear layers carry
-    the layers' names.
+    transformers' own, or masked by more than padding, cannot be written so. With ``plain``, nothing is fused. Matrix
+    products of linear layers carry the layers' names.
     """
     for package in ("onnx", "onnxruntime", "onnxscript"):
         require(package, "Exporting to ONNX", "onnx")
@@ -88,14 +90,14 @@ def to_onnx(graph: SentenceGraph, fused_attention: bool = True) -> onnx.ModelPro
                 dynamo=True,
                 dynamic_shapes={name: free if tensor.ndim else None for name, tensor in example.items()},
                 input_names=list(example),
-                output_names=["sentence_embedding"],
+                output_names=list(graph.outputs),
                 opset_version=18,
             )
     except Exception as error:
         raise conversion_error(graph, "written as an ONNX graph", error) from error
     assert program is not None
     _name_linear_layers(program.model)
-    model = _fuse(program.model_proto, graph.encoder.config)
+    model = program.model_proto if plain else _fuse(program.model_proto, graph.encoder.config)
     for part in (model.graph, *model.functions):  # the tracer notes where in the source each operator came from
         for noted in (part, *part.node, *part.value_info):
             noted.ClearField("metadata_props")

@@ -95,12 +95,15 @@ def round_to_int8(table: np.ndarray, scales: np.ndarray) -> np.ndarray:
     return rows.astype(np.int8)
 
 
-def quantize_dynamic(model: onnx.ModelProto, keep_in_float: Collection[str], reduce_range: bool) -> onnx.ModelProto:
+def quantize_dynamic(
+    model: onnx.ModelProto, keep_in_float: Collection[str], reduce_range: bool, plain: bool = False
+) -> onnx.ModelProto:
     """Int8 weights with a scale a channel; activations are quantized while the graph runs, with a scale a token.
 
     So a token's numbers depend on it alone, not on the other sentences of a batch, as they do with onnxruntime's own
     dynamic quantization, which has one scale for a whole tensor. The graph given, in float32, stays as it is.
-    ``reduce_range`` uses 7 bits of the weights, for processors whose 8-bit products saturate.
+    ``reduce_range`` uses 7 bits of the weights, for processors whose 8-bit products saturate; ``plain`` uses standard
+    operators alone.
     """
     import onnx
     from onnx import numpy_helper
@@ -116,7 +119,7 @@ def quantize_dynamic(model: onnx.ModelProto, keep_in_float: Collection[str], red
         if node.op_type == "MatMul" and node.input[1] in matrices and node.name not in excluded
     ]
     graph.initializer.extend(numpy_helper.from_array(value, name) for name, value in _CONSTANTS.items())
-    if _MICROSOFT not in {known.domain for known in model.opset_import}:
+    if not plain and _MICROSOFT not in {known.domain for known in model.opset_import}:
         model.opset_import.add(domain=_MICROSOFT, version=1)
     quantized: set[str] = set()
     for node in products:
@@ -124,7 +127,7 @@ def quantize_dynamic(model: onnx.ModelProto, keep_in_float: Collection[str], red
         stored = _int8_columns(graph, matrices[weights], reduce_range)
         parts = [] if tokens in quantized else _quantize_tokens(tokens)
         quantized.add(tokens)
-        parts += _int8_product(node, stored)
+        parts += _plain_int8_product(node, stored) if plain else _int8_product(node, stored)
         position = list(graph.node).index(node)
         graph.node.remove(node)
         for offset, part in enumerate(parts):
@@ -204,6 +207,21 @@ def _int8_product(node: onnx.NodeProto, stored: str) -> list[onnx.NodeProto]:
     return [
         helper.make_node("MatMulIntegerToFloat", inputs, [raw], f"{node.name}_int8", domain=_MICROSOFT),
         helper.make_node("Mul", [raw, f"{tokens}_largest"], [output], f"{node.name}_scaled"),
+    ]
+
+
+def _plain_int8_product(node: onnx.NodeProto, stored: str) -> list[onnx.NodeProto]:
+    """The same in standard operators: an integer product, widened, and two scales."""
+    from onnx import TensorProto, helper
+
+    tokens, (output,) = node.input[0], node.output
+    raw, wide, by_column, step = (f"{output}_{part}" for part in ("integers", "wide", "by_column", "step"))
+    return [
+        helper.make_node("MatMulInteger", [f"{tokens}_int8", stored, "int8_zero"], [raw], f"{node.name}_int8"),
+        helper.make_node("Cast", [raw], [wide], f"{node.name}_wide", to=TensorProto.FLOAT),
+        helper.make_node("Mul", [wide, f"{stored}_scale"], [by_column], f"{node.name}_columns"),
+        helper.make_node("Mul", [f"{tokens}_largest", "int8_step"], [step], f"{node.name}_step"),
+        helper.make_node("Mul", [by_column, step], [output], f"{node.name}_scaled"),
     ]
 
 

@@ -50,6 +50,8 @@ class OpenVINOFormat(GraphFormat):
         for given in model.inputs:  # the batch and the length are free
             shape = [] if given.get_any_name() == "prompt_length" else [-1, -1]
             given.get_node().set_partial_shape(openvino.PartialShape(shape))
+        for output, name in zip(model.outputs, graph.outputs, strict=True):
+            output.get_tensor().set_names({name})
         model.validate_nodes_and_infer_types()
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, "model.xml")

@@ -21,7 +21,7 @@ from typing_extensions import override
 
 from ..datasets.python_docs import python_sentences
 from ..errors import InputError
-from ..inference.manifest import WEIGHTS, Graph, describe_files
+from ..inference.manifest import PACKED_FILES, WEIGHTS, Graph, describe_files
 from ..inference.tokenization import TOKENIZER
 from ..models.build import compose
 from ..models.fingerprint import model_fingerprint
@@ -116,7 +116,7 @@ def pack_model(
         batches = text_batches(folder, manifest, python_sentences(CALIBRATION_SENTENCES))
         packed = PackedFormat(GraphSpec(graph, "int8", manifest.max_seq_length, batches))
         check = packed.write(folder)
-        files = describe_files(folder, packed.runtime, (WEIGHTS,))
+        files = describe_files(folder, packed.files)
         manifest = replace(manifest, graphs={packed.runtime: Graph(files, packed.options, check=check)})
         manifest.write(folder)
         (folder / "README.md").write_text(card or export_card(folder, manifest), encoding="utf-8")
@@ -175,6 +175,11 @@ def _save_settings(model: SentenceTransformer, folder: Path) -> None:
 
 class PackedFormat(OnnxFormat):
     """ONNX in dynamic int8 with all 8 bits, the weights being those of ``model.safetensors`` in the same folder."""
+
+    @property
+    @override
+    def files(self) -> tuple[str, ...]:
+        return PACKED_FILES
 
     @property
     @override

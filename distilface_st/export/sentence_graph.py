@@ -18,6 +18,7 @@ from sentence_transformers.sentence_transformer.modules import (
 from torch import Tensor, nn
 
 from ..errors import InputError
+from ..inference.engines import EMBEDDING
 from ..inference.tokenization import TOKENIZER
 from ..models.encoders import check_model, longest_input
 
@@ -30,11 +31,13 @@ _EXPORTABLE = (Pooling, WeightedLayerPooling, Dense, Normalize, LayerNorm, Dropo
 class SentenceGraph(nn.Module):
     """All modules of a model (a transformer encoder and poolings, dense layers, ...) in one forward pass.
 
-    The model stays as it is; one with a module that has no place in a graph is an :class:`InputError`.
+    The model stays as it is; one with a module that has no place in a graph is an :class:`InputError`. With
+    ``tokens``, the graph gives what is pooled over tokens as well.
     """
 
-    def __init__(self, model: SentenceTransformer) -> None:
+    def __init__(self, model: SentenceTransformer, tokens: bool = False) -> None:
         super().__init__()
+        self.outputs = (*(("last_hidden_state",) if tokens else ()), EMBEDDING)
         check_model(model)
         encoder = model[0]
         if not isinstance(encoder, Transformer):
@@ -63,10 +66,13 @@ class SentenceGraph(nn.Module):
         """The transformer, a ``PreTrainedModel``."""
         return cast("Any", self.parts[0]).model
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor, prompt_length: Tensor | None = None) -> Tensor:
+    def forward(
+        self, input_ids: Tensor, attention_mask: Tensor, prompt_length: Tensor | None = None
+    ) -> Tensor | tuple[Tensor, Tensor]:
         """Embed a batch: from ids and mask, each (batch, tokens), int64, to (batch, d), float32.
 
-        Where not ``include_prompt``, pooling leaves out the first ``prompt_length`` tokens, a scalar.
+        Where not ``include_prompt``, pooling leaves out the first ``prompt_length`` tokens, a scalar. With ``tokens``,
+        what is pooled, (batch, tokens, width), comes first: of several layers their reduction.
         """
         self._prompt_length = prompt_length
         features: dict[str, Any] = {"input_ids": input_ids, "attention_mask": attention_mask}
@@ -76,7 +82,13 @@ class SentenceGraph(nn.Module):
             features["prompt_length"] = 1  # any true number: _exclude_prompt takes the traced one
         for part in self.parts:
             features = part(features)
-        return cast("Tensor", features["sentence_embedding"])
+        embedding = cast("Tensor", features[EMBEDDING])
+        return embedding if len(self.outputs) == 1 else (features["token_embeddings"], embedding)
+
+    def embed(self, **batch: Tensor) -> Tensor:
+        """The embeddings of a batch alone."""
+        found = self(**batch)
+        return found if isinstance(found, Tensor) else cast("Tensor", found[-1])
 
     def example(self, batch: int, tokens: int, generator: torch.Generator, padding: int = 0) -> dict[str, Tensor]:
         """Random input of this graph, ``padding`` tokens of the last row masked, on the side where the model pads."""

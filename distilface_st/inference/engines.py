@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 import numpy as np
 
 from ..errors import InputError, MissingExtraError
-from .manifest import GRAPH_FILES, check_files, read_manifest
+from .manifest import check_files, read_manifest
 
 if TYPE_CHECKING:
     import os
@@ -27,6 +27,10 @@ RUNTIMES = ("onnxruntime", "openvino")
 
 EXTRAS = {"onnxruntime": "onnx", "openvino": "openvino"}
 """The extra of this package that brings each."""
+
+
+EMBEDDING = "sentence_embedding"
+"""The output that a graph is run for. Exports also have ``last_hidden_state``, for software that pools by itself."""
 
 
 class Engine(Protocol):
@@ -70,7 +74,7 @@ class OnnxRuntimeEngine:
 
     def run(self, feeds: dict[str, np.ndarray]) -> np.ndarray:
         """Embeddings of a batch, shape (rows, d), float32."""
-        return cast("np.ndarray", self._session.run(None, feeds)[0])
+        return cast("np.ndarray", self._session.run([EMBEDDING], feeds)[0])
 
 
 class OpenVINOEngine:
@@ -101,6 +105,8 @@ class OpenVINOEngine:
         except Exception as error:
             reason = str(error).strip().splitlines()[-1]
             raise InputError(f"OpenVINO cannot open {path}: {reason}") from error
+        outputs = [output.get_names() for output in self._graph.outputs]
+        self._output = next((place for place, names in enumerate(outputs) if EMBEDDING in names), 0)
         self._local = threading.local()
 
     def run(self, feeds: dict[str, np.ndarray]) -> np.ndarray:
@@ -109,7 +115,7 @@ class OpenVINOEngine:
         if request is None:
             request = self._local.request = self._graph.create_infer_request()
         request.infer(feeds, share_inputs=True, share_outputs=True)
-        return cast("np.ndarray", request.get_output_tensor(0).data)
+        return cast("np.ndarray", request.get_output_tensor(self._output).data)
 
 
 @cache
@@ -167,7 +173,7 @@ def open_engine(
             raise MissingExtraError(f"Running {folder}", EXTRAS[runtime])
         graph = known.graphs[runtime]
         check_files(folder, graph)
-        path = Path(folder, GRAPH_FILES[runtime][0])
+        path = Path(folder, graph.main)
         return ENGINES[runtime](path, threads, providers, {**graph.options, **(options or {})}, device)
 
     if runtime == "auto":

@@ -11,18 +11,37 @@ from ..utils.files import read_json, sha256, write_json
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Collection
+    from collections.abc import Collection, Sequence
 
 MANIFEST = "export.json"
 """Name of the manifest; a folder that has it is an exported model."""
 
 FORMAT_VERSION = 1
 
-GRAPH_FILES = {"onnxruntime": ("model.onnx",), "openvino": ("openvino.xml", "openvino.bin")}
-"""The files of each runtime's graph; the first is the one it opens."""
-
 WEIGHTS = "model.safetensors"
 """What a packed model's ONNX graph reads its weights from, and torch as well."""
+
+OPENVINO_FILES = ("openvino/openvino_model.xml", "openvino/openvino_model.bin")
+PACKED_FILES = ("model.onnx", WEIGHTS)
+_GRAPH_FILES = {
+    "onnxruntime": (
+        *(("onnx/model.onnx",), ("onnx/model_fp16.onnx",), ("onnx/model_quantized.onnx",)),
+        PACKED_FILES,
+        ("model.onnx",),  # as version 0.1 wrote it
+    ),
+    "openvino": (OPENVINO_FILES, ("openvino.xml", "openvino.bin")),
+}
+"""The files that a runtime's graph may have; the first is the one it opens."""
+
+
+def graph_files(runtime: str, precision: str) -> tuple[str, ...]:
+    """The files of a runtime's graph, the first the one it opens, where other software of that runtime looks for them.
+
+    The names are those of the Hub: of transformers.js and optimum for ONNX, of optimum-intel for OpenVINO.
+    """
+    if runtime == "openvino":
+        return OPENVINO_FILES
+    return (f"onnx/model{ {'fp16': '_fp16', 'int8': '_quantized'}.get(precision, '') }.onnx",)
 
 
 @dataclass(frozen=True)
@@ -48,6 +67,11 @@ class Graph:
     def size(self) -> int:
         """Bytes of all its files."""
         return sum(int(entry["bytes"]) for entry in self.files.values())
+
+    @property
+    def main(self) -> str:
+        """The file that the runtime opens."""
+        return next(iter(self.files))
 
 
 @dataclass(frozen=True)
@@ -88,14 +112,9 @@ class Manifest:
         write_json(Path(folder, MANIFEST), {"format_version": FORMAT_VERSION, **asdict(self)})
 
 
-def describe_files(
-    folder: str | os.PathLike[str], runtime: str, shared: tuple[str, ...] = ()
-) -> dict[str, dict[str, Any]]:
-    """Size and checksum of the files of a runtime's graph and of those that it shares, as :class:`Graph` holds them."""
-    return {
-        name: {"bytes": Path(folder, name).stat().st_size, "sha256": sha256(Path(folder, name))}
-        for name in (*GRAPH_FILES[runtime], *shared)
-    }
+def describe_files(folder: str | os.PathLike[str], names: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Size and checksum of a graph's files, as :class:`Graph` holds them."""
+    return {name: {"bytes": Path(folder, name).stat().st_size, "sha256": sha256(Path(folder, name))} for name in names}
 
 
 def is_export(folder: str | os.PathLike[str]) -> bool:
@@ -127,10 +146,9 @@ def read_manifest(folder: str | os.PathLike[str]) -> Manifest:
 
 def _is_sound(manifest: Manifest) -> bool:
     numbers = (manifest.dimension, manifest.max_seq_length, manifest.pad_token_id)
-    packed = {"onnxruntime": ("model.onnx", WEIGHTS)}
     return (
         bool(manifest.graphs)
-        and all(tuple(graph.files) in (GRAPH_FILES[name], packed.get(name)) for name, graph in manifest.graphs.items())
+        and all(tuple(graph.files) in _GRAPH_FILES[name] for name, graph in manifest.graphs.items())
         and all({"bytes", "sha256"} <= set(e) for graph in manifest.graphs.values() for e in graph.files.values())
         and all(isinstance(number, int) and number >= 0 for number in numbers)
         and manifest.max_seq_length > 0

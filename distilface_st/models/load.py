@@ -12,11 +12,12 @@ from sentence_transformers.sentence_transformer.modules import WeightedLayerPool
 from sentence_transformers.util import load_file_path
 
 from ..errors import InputError
+from ..inference.manifest import MANIFEST, WEIGHTS
 from ..modules.hidden_states import give_hidden_states, require_hidden_states
 from ..pretrained import find_model
 from .encoders import check_model
 from .module_list import STOCK_MODULES, downloaded, read_module_list
-from .packed import ENCODER, is_packed, unpacked
+from .packed import is_packed, unpacked
 
 if TYPE_CHECKING:
     import os
@@ -65,17 +66,18 @@ def load_model(
     if runtime == "openvino" and device not in (None, "cpu"):
         engine["engine_device"] = device
     module_list = read_module_list(name)
-    if module_list and module_list[0]["path"] == ENCODER and is_packed(name := downloaded(name)):
-        if not any(engine.values()):
+    if module_list and (module_list[0]["type"] == _EXPORTED or load_file_path(name, MANIFEST)):
+        name = downloaded(name)
+        if is_packed(name) and not any(engine.values()):
             with unpacked(name) as folder:
                 return load_model(folder, device)
-        module_list = [{"type": _EXPORTED, "path": ""}]
-    if module_list and module_list[0]["type"] == _EXPORTED:
-        if in_torch:
-            raise InputError(f"{name} holds graphs for other runtimes alone: open the model that it was exported from.")
-        model = _load_with_our_modules(name, module_list, "cpu", **engine)
-        cast("OnnxEncoder", model[0]).engine  # noqa: B018 (opened now, so that damage shows now)
-        return model
+        if not in_torch:
+            return _load_exported(name, module_list, engine)
+        if not Path(name, WEIGHTS).is_file():
+            raise InputError(
+                f"{name} holds graphs for other runtimes alone: open the model that it was exported from, or export it "
+                "with its torch weights."
+            )
     if any(engine.values()):
         raise InputError(f"{name} is not an exported model, so it has no runtime to choose: `distilface export` it.")
     if all(entry["type"].startswith(STOCK_MODULES) for entry in module_list):
@@ -91,6 +93,14 @@ def load_model(
             give_hidden_states(encoder)
             require_hidden_states(module)
     check_model(model)
+    return model
+
+
+def _load_exported(name: str, entries: list[dict[str, Any]], engine: dict[str, Any]) -> SentenceTransformer:
+    """A folder with graphs, whose module list may be that of the model in torch."""
+    ours = entries if entries[0]["type"] == _EXPORTED else [{"type": _EXPORTED, "path": ""}]
+    model = _load_with_our_modules(name, ours, "cpu", **engine)
+    cast("OnnxEncoder", model[0]).engine  # noqa: B018 (opened now, so that damage shows now)
     return model
 
 

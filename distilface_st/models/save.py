@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 MODEL_FOLDER = FolderKind(
     "a saved model",
     "modules.json",
-    r"README\.md|(vocab|merges)\.txt|encoder|\d+_\w+|\w[\w.-]*\.(json|safetensors|bin|model|onnx|xml|jinja)",
+    r"README\.md|(vocab|merges)\.txt|encoder|onnx|openvino|\d+_\w+|\w[\w.-]*\.(json|safetensors|bin|model|onnx|xml|jinja)",
 )
 """What :func:`save_model` and exports write, and replace."""
 

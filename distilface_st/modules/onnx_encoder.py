@@ -120,8 +120,10 @@ class OnnxEncoder(InputModule):
         """Copy manifest, tokenizer, graphs and card to a folder."""
         graphs = (name for graph in self.manifest.graphs.values() for name in graph.files)
         for name in (MANIFEST, TOKENIZER, *graphs, "README.md"):
-            if (self.folder / name).exists() and not Path(output_path, name).exists():
-                shutil.copyfile(self.folder / name, Path(output_path, name))
+            target = Path(output_path, name)
+            if (self.folder / name).exists() and not target.exists():
+                target.parent.mkdir(exist_ok=True)
+                shutil.copyfile(self.folder / name, target)
 
     @classmethod
     def load(  # type: ignore[override]

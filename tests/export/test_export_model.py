@@ -52,16 +52,12 @@ def test_graphs_of_both_formats_give_the_models_embeddings(tiny_model, exported)
 
 
 def test_the_folder_holds_graphs_tokenizer_settings_and_card(exported):
-    names = {path.name for path in exported.iterdir()}
+    names = {path.relative_to(exported).as_posix() for path in exported.rglob("*") if path.is_file()}
     assert names == {
-        "export.json",
-        "model.onnx",
-        "openvino.xml",
-        "openvino.bin",
-        "tokenizer.json",
-        "modules.json",
-        "config_sentence_transformers.json",
-        "README.md",
+        *("export.json", "onnx/model.onnx", "openvino/openvino_model.xml", "openvino/openvino_model.bin"),
+        *("1_WeightedLayerPooling/config.json", "1_WeightedLayerPooling/model.safetensors", "2_Pooling/config.json"),
+        *("config.json", "modules.json", "sentence_bert_config.json", "config_sentence_transformers.json"),
+        *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt", "README.md"),
     }
     card = (exported / "README.md").read_text()
     assert "EdgeEncoder" in card
@@ -93,7 +89,7 @@ def test_int8_in_onnx_holds_no_float_table_or_weight(exported_int8, tiny_distilb
     if kind == "distilbert":
         folder = tmp_path / "export"
         export_model(build_model(tiny_distilbert, layers="last", device="cpu"), folder, precision="int8")
-    model = onnx.load(str(folder / "model.onnx"))
+    model = onnx.load(str(folder / "onnx/model_quantized.onnx"))
     large = [i for i in model.graph.initializer if np.prod(i.dims) >= 1024]
     assert large
     assert {i.data_type for i in large} == {onnx.TensorProto.INT8}
@@ -102,7 +98,7 @@ def test_int8_in_onnx_holds_no_float_table_or_weight(exported_int8, tiny_distilb
 def test_attention_is_a_single_operator(exported):
     import onnx
 
-    kinds = [node.op_type for node in onnx.load(str(exported / "model.onnx")).graph.node]
+    kinds = [node.op_type for node in onnx.load(str(exported / "onnx/model.onnx")).graph.node]
     assert kinds.count("MultiHeadAttention") == 4
     assert "Softmax" not in kinds
 
@@ -143,11 +139,11 @@ def test_a_model_is_not_replaced_by_its_own_export(packed, tmp_path):
 def test_a_folder_is_replaced_whole(tiny_model, tmp_path):
     output = tmp_path / "export"
     output.mkdir()
-    for name in ("export.json", "openvino.xml"):
+    for name in ("export.json", "openvino.xml"):  # as version 0.1 wrote it
         (output / name).write_text("old")
     export_model(tiny_model, output)
     assert not (output / "openvino.xml").exists()
-    assert (output / "model.onnx").is_file()
+    assert (output / "onnx/model.onnx").is_file()
     assert [path.name for path in tmp_path.iterdir()] == ["export"]
 
 
@@ -209,7 +205,7 @@ def test_x86_without_vnni_saturates(tmp_path, monkeypatch, machine, flags, satur
 
 
 def test_a_graph_tells_nothing_of_the_machine_it_was_made_on(exported):
-    content = (exported / "model.onnx").read_bytes()
+    content = (exported / "onnx/model.onnx").read_bytes()
     for path in (sys.prefix, str(Path(__file__).parents[2])):
         assert path.encode() not in content
 

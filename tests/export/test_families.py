@@ -91,7 +91,7 @@ def test_every_family_is_exported_in_every_precision(model, tmp_path, kind):
         assert cosines.min() > least, name
         sizes[name] = described.size
         if (kind, name) == ("onnx", "int8"):
-            tensors = onnx.load(str(tmp_path / "model.onnx")).graph.initializer
+            tensors = onnx.load(str(tmp_path / "onnx/model_quantized.onnx")).graph.initializer
             large = {
                 tensor.name for tensor in tensors if np.prod(tensor.dims) >= 1024 and tensor.data_type != tensor.INT8
             }

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from distilface_st import EdgeEncoder, InputError, load_model
 from distilface_st.inference.edge_encoder import _cut
-from distilface_st.inference.manifest import GRAPH_FILES
+from distilface_st.inference.manifest import graph_files
 from tests.conftest import COMMON_WORDS
 
 pytest.importorskip("onnxruntime")
@@ -256,7 +256,7 @@ def test_settings_that_no_engine_has_are_refused(exported, options, message):
 
 
 @pytest.mark.parametrize("damage", ["truncate", "flip", "empty", "remove"])
-@pytest.mark.parametrize(("runtime", "name"), [(r, name) for r, names in GRAPH_FILES.items() for name in names])
+@pytest.mark.parametrize(("runtime", "name"), [(r, name) for r in RUNTIMES for name in graph_files(r, "fp32")])
 @pytest.mark.parametrize("opened", [EdgeEncoder, load_model])
 def test_damaged_graph_files_are_refused(copied, runtime, name, damage, opened):
     path = copied / name
@@ -316,10 +316,12 @@ def test_a_graph_that_is_no_graph_is_refused_even_if_the_manifest_vouches_for_it
 
     from distilface_st.inference.manifest import describe_files, read_manifest
 
-    (copied / "model.onnx").write_bytes(b"not a graph" * 100)
-    (copied / "openvino.xml").write_text("<net>")
+    (copied / "onnx/model.onnx").write_bytes(b"not a graph" * 100)
+    (copied / "openvino/openvino_model.xml").write_text("<net>")
     manifest = read_manifest(copied)
-    graphs = {name: replace(graph, files=describe_files(copied, name)) for name, graph in manifest.graphs.items()}
+    graphs = {
+        name: replace(graph, files=describe_files(copied, [*graph.files])) for name, graph in manifest.graphs.items()
+    }
     replace(manifest, graphs=graphs).write(copied)
     for runtime in RUNTIMES:
         with pytest.raises(InputError, match="cannot open"):
