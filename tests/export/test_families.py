@@ -79,7 +79,7 @@ def test_every_family_is_exported_in_every_precision(model, tmp_path, kind):
         precision, _, static = name.partition(" ")
         built.spec = replace(built.spec, precision=precision, static=bool(static), batches=batches, reduce_range=True)
         built.write(tmp_path)  # which refuses what is not the model
-        described = Graph(describe_files(tmp_path, built.runtime), built.options)
+        described = Graph(describe_files(tmp_path, built.files), built.options)
         replace(manifest, graphs={built.runtime: described}).write(tmp_path)
         options = {"INFERENCE_PRECISION_HINT": "f32"} if kind == "openvino" else {}
         encoder = EdgeEncoder(tmp_path, options=options)

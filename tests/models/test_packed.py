@@ -52,7 +52,7 @@ def vouch(folder: Path) -> None:
     """Make the manifest agree with whatever lies in the folder now."""
     manifest = read_manifest(folder)
     graph = manifest.graphs["onnxruntime"]
-    files = describe_files(folder, "onnxruntime", (WEIGHTS,))
+    files = describe_files(folder, list(graph.files))
     replace(manifest, graphs={"onnxruntime": replace(graph, files=files)}).write(folder)
 
 
