@@ -39,7 +39,7 @@ def write_report(folder: Path, run: dict[str, Any]) -> Path:
     page = Template(template).substitute(
         title=escape(f"{encoder} on {run['data']['source']}"),
         found=escape(found["found"]),
-        plan=escape(found["plan"]),
+        plan=escape(f"{found['plan']} {found['linear_map']}"),
         best=_best(found),
         scores=_table(("", "MRR@10", "recall@1", "recall@10"), _score_rows(found["scores"])),
         chosen=escape(choice(found)),
