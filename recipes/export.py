@@ -53,7 +53,7 @@ def export(
     from ..datasets.sentences import load_sentences
     from ..datasets.sts import load_scored_pairs, load_sts
     from ..export.export_model import export_model
-    from ..export.folder import EXPORT_FOLDER
+    from ..models.save import EXPORT_FOLDER
     from ..utils.files import check_output
     from ._progress import quiet_libraries
 

@@ -119,14 +119,15 @@ def adapt(
     clock = Clock(time.monotonic())
     output = Path(output)
     check_run_folder(output, resume)
-    config = config or AdaptationConfig()
-    config = config if model is None else replace(config, encoder=os.fspath(model))
+    config = replace(
+        known := config or AdaptationConfig(), encoder=known.encoder if model is None else os.fspath(model)
+    )
     corpus = as_corpus(texts, columns, limit)
     material = prepare(corpus, config.seed)
     announce(material.found)
     announce(material.plan)
 
-    student = build_model(config.encoder, layers=config.layers, device=device)
+    student = build_model(config.encoder, layers=config.layers, device=device).float()
     test = RetrievalEvaluator(material.queries, material.documents, name=_TEST, write_csv=False)
     before: Answers = clock.time("test", lambda: test.answers(student))
     guard: Guard = clock.time("guard", lambda: Guard.of(student, sts_dir))
@@ -142,14 +143,13 @@ def adapt(
     if plan is not None:
         pairs = material.pairs[: plan.pairs]
     else:
-        pairs = affordable(material.pairs, config, test, clock.seconds["test"] + clock.seconds.get("teacher", 0.0))
+        pairs = affordable(material.pairs, config, test, clock, taught=teacher is not None)
     lesson = Lesson.of(pairs, corpus.source)
     itself = teacher_of(student, "the encoder itself")
     guide = teacher or itself
     loss, sampler = lesson.guided(student, lesson.embeddings(guide, cache_dir, progress), config)
-    start, mapped = head_start(
-        student, partial(lesson.embeddings, itself, cache_dir, progress), lesson.rows, loss, config
-    )
+    own = partial(lesson.embeddings, itself, cache_dir, progress)
+    start, mapped = head_start(student, own, lesson.rows, loss, config, output, resume)
     announce(mapped)
     loss.fit_projections(lesson.texts.dataset["sentence"])
     if plan is None:
@@ -158,7 +158,11 @@ def adapt(
             plan.write(output)
     announce(plan.why)
     evaluator = labelled or test
-    around = (*callbacks, _BestModel(output, evaluator), Deadline(None if config.max_steps else config.minutes, clock))
+    around = (
+        *callbacks,
+        _BestModel(output, evaluator, -math.inf if labelled else _mrr(before.ranks)),
+        Deadline(None if config.max_steps else config.minutes, clock),
+    )
     config = replace(config, max_steps=plan.max_steps, eval_steps=plan.eval_steps)
     run = TrainingRun(student, lesson.pairs, config, output, evaluator, resume, device, around)
     result = fit(run, lambda processes: loss, sampler, lesson.labelled)
@@ -192,12 +196,15 @@ def adapt(
 
 
 class _BestModel(TrainerCallback):
-    """Keeps the best model so far in ``model``, so that a run that is cut off leaves something to use."""
+    """Keeps the best model so far in ``model``, so that a run that is cut off leaves something to use.
 
-    def __init__(self, output: Path, evaluator: MetricsEvaluator) -> None:
+    The model there now has the score ``best``, as far as that is known.
+    """
+
+    def __init__(self, output: Path, evaluator: MetricsEvaluator, best: float) -> None:
         self.output = output
         self.metric = f"eval_{evaluator.primary_metric}"
-        self.best = -math.inf
+        self.best = best
 
     @override
     def on_evaluate(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:

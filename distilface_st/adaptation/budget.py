@@ -75,14 +75,18 @@ class Deadline(TrainerCallback):
 
 
 def affordable(
-    pairs: list[tuple[str, str]], config: AdaptationConfig, test: RetrievalEvaluator, seconds: float
+    pairs: list[tuple[str, str]], config: AdaptationConfig, test: RetrievalEvaluator, clock: Clock, taught: bool
 ) -> list[tuple[str, str]]:
-    """The first pairs, as many as are learned or the guide can embed in its share of the time.
+    """The first pairs, as many as are learned or can be embedded in that part's share of the time.
 
-    The test took the guide ``seconds``. With ``max_steps`` there is no time limit.
+    They are embedded by the teacher where the encoder is ``taught`` by one, and by the encoder itself for the linear
+    map or where it is its own guide. The test took both a known time. With ``max_steps`` there is no time limit.
     """
     if config.max_steps:
         return pairs[: config.max_steps * config.batch_size]
+    seconds = clock.seconds["teacher"] if taught else 0.0
+    if config.linear_map or not taught:
+        seconds += clock.seconds["test"]
     characters = sum(map(len, (*test.queries, *test.documents)))
     sizes = np.cumsum([len(first) + len(second) for first, second in pairs])
     limit = characters * config.minutes * 60 * _GUIDES_SHARE / seconds

@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
 from sentence_transformers.base.modules import Dense
 from sentence_transformers.sentence_transformer.modules import Normalize
 from torch import Tensor, nn
 
+from ..errors import InputError
 from ..evaluation.retrieval import ranks_of_own, reciprocal_ranks
 from ..losses import GuidedLoss
+from ..training.run_record import is_first_process
+from ..utils.files import atomic_file
 from .guard import agreement, judge
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from sentence_transformers import SentenceTransformer
 
     from .config import AdaptationConfig
 
+_FILE = "linear_map.safetensors"
 _BATCH = 1024
 _LEARNING_RATE = 1e-3
 _MOST_STEPS = 120
@@ -41,12 +48,33 @@ class LinearMap(NamedTuple):
     after: float
     steps: int
 
+    @classmethod
+    def read(cls, output: Path) -> LinearMap | None:
+        """The map that a run's folder holds, if it holds one; a damaged one is an InputError."""
+        file = output / _FILE
+        if not file.is_file():
+            return None
+        try:
+            with safe_open(file, "np") as kept:
+                facts = kept.metadata()
+                return cls(
+                    kept.get_tensor("matrix"), float(facts["before"]), float(facts["after"]), int(facts["steps"])
+                )
+        except (SafetensorError, TypeError, KeyError, ValueError) as error:
+            raise InputError(f"{file} is damaged: {error}") from error
+
+    def write(self, output: Path) -> None:
+        """Keep the map in a run's folder."""
+        facts = {"before": repr(self.before), "after": repr(self.after), "steps": str(self.steps)}
+        with atomic_file(output / _FILE) as temporary:
+            save_file({"matrix": np.ascontiguousarray(self.matrix)}, temporary, facts)
+
     @property
     def said(self) -> str:
         """What it brought, as a sentence."""
         if not self.steps:
             return "A linear map after pooling brings nothing here."
-        return f"A linear map after pooling lifts pairs held out from {self.before:.3f} to {self.after:.3f} MRR@10."
+        return f"A linear map after pooling lifts MRR@10 of held-out pairs from {self.before:.3f} to {self.after:.3f}."
 
 
 def head_start(
@@ -55,8 +83,12 @@ def head_start(
     rows: np.ndarray,
     loss: GuidedLoss,
     config: AdaptationConfig,
+    output: Path,
+    resume: bool,
 ) -> tuple[dict[str, Tensor], str]:
     """Let the model's last layer apply a map that is learned from its embeddings of the texts.
+
+    The run's folder ``output`` keeps it: learned again, on resuming, it might differ in a bit.
 
     Returns:
         The model's weights before, with a last layer that changes nothing yet, and what the map brings, as a sentence.
@@ -64,7 +96,12 @@ def head_start(
     found = None
     if config.linear_map and not model.truncate_dim:
         everyday = loss.known.numpy() if loss.rehearsal else None
-        found = learn_map(embeddings(), rows, judge(model), everyday, loss.rehearsal, config.temperature, config.seed)
+        found = LinearMap.read(output) if resume else None
+        if found is None:
+            settings = (loss.rehearsal, config.temperature, config.seed)
+            found = learn_map(embeddings(), rows, judge(model), everyday, *settings)
+            if is_first_process():
+                found.write(output)
     layer = last_linear(model) if found and found.steps else None
     start = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
     if found and layer:
@@ -145,7 +182,7 @@ def learn_map(
 def _contrast(anchors: Tensor, positives: Tensor, rows: Tensor, temperature: float) -> Tensor:
     """InfoNCE in both directions; a text that occurs twice in a batch is no negative of itself."""
     logits, own = anchors @ positives.T / temperature, torch.arange(len(rows))
-    same = (rows[:, None] == rows[None]).any(dim=2)
+    same = (rows[:, None] == rows[None]).any(dim=2) | (rows[:, :1] == rows[:, 1])
     logits = logits.masked_fill(same & ~torch.eye(len(rows), dtype=torch.bool), -torch.inf)
     return (F.cross_entropy(logits, own) + F.cross_entropy(logits.T, own)) / 2
 
@@ -157,8 +194,8 @@ def last_linear(model: SentenceTransformer) -> Dense:
     """
     end = len(model) - isinstance(model[-1], Normalize)
     last = model[end - 1]
-    if isinstance(last, Dense) and isinstance(last.activation_function, nn.Identity) and last.linear.bias is None:
-        return last
+    if _is_linear(last):
+        return cast("Dense", last)
     dimension = model.get_embedding_dimension() or 0
     layer = Dense(dimension, dimension, bias=False, activation_function=nn.Identity()).to(model.device)
     nn.init.eye_(layer.linear.weight)
@@ -169,6 +206,18 @@ def last_linear(model: SentenceTransformer) -> Dense:
 def drop_identity(model: SentenceTransformer) -> None:
     """Take a last linear layer that changes nothing out of a model."""
     position = len(model) - isinstance(model[-1], Normalize) - 1
-    weight = getattr(getattr(model[position], "linear", None), "weight", torch.zeros(1, 2))
-    if weight.shape[0] == weight.shape[1] and torch.equal(weight, torch.eye(len(weight)).to(weight)):
-        model.pop(position)
+    if _is_linear(model[position]):
+        weight = cast("Dense", model[position]).linear.weight
+        if weight.shape[0] == weight.shape[1] and torch.equal(weight, torch.eye(len(weight)).to(weight)):
+            model.pop(position)
+
+
+def _is_linear(module: nn.Module) -> bool:
+    """Whether a module multiplies the sentence embedding by a matrix and does nothing else."""
+    return (
+        isinstance(module, Dense)
+        and isinstance(module.activation_function, nn.Identity)
+        and module.linear.bias is None
+        and not getattr(module, "use_residual", False)
+        and {module.module_input_name, module.module_output_name or module.module_input_name} == {"sentence_embedding"}
+    )

@@ -107,6 +107,6 @@ def _export_variants(label: str, folder: Path, kinds: Sequence[str]) -> Iterator
 
 
 def bytes_needed(folder: Path, unused: Collection[str] = ()) -> int:
-    """Bytes of all files in a folder but those at its top whose names are ``unused``."""
+    """Bytes of all files in a folder but the ``unused``, named by their paths in it."""
     files = (path for path in folder.rglob("*") if path.is_file())
-    return sum(path.stat().st_size for path in files if str(path.relative_to(folder)) not in unused)
+    return sum(path.stat().st_size for path in files if path.relative_to(folder).as_posix() not in unused)

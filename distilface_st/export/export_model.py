@@ -17,12 +17,11 @@ from ..evaluation.sts import sts_suite
 from ..inference.manifest import Graph, describe_files
 from ..models.build import compose
 from ..models.load import load_model
-from ..models.save import portable_model
+from ..models.save import EXPORT_FOLDER, portable_model
 from ..modules import OnnxEncoder
 from ..utils.files import atomic_folder, check_output
 from .folder import (
     CALIBRATION_SENTENCES,
-    EXPORT_FOLDER,
     export_card,
     new_manifest,
     save_for_hosts,
@@ -84,7 +83,7 @@ def export_model(
         scored_pairs: Sentence pairs to score before and after on, such as STS-B dev.
         max_loss: The most that Spearman x 100 on ``scored_pairs`` may fall; layers that int8 hurts most stay in float
             until it falls no more than that.
-        torch_weights: Also write the weights in float32, with which stock ``SentenceTransformer`` opens it in torch.
+        torch_weights: Also write the model's own weights, with which stock ``SentenceTransformer`` opens it in torch.
         plain: Write ONNX graphs in standard operators alone, for runtimes without onnxruntime's own. They are slower.
         name: What to call the model; by default its path or class.
         progress: Called with what is being done.
@@ -111,6 +110,8 @@ def export_model(
     is_int8 = precision == "int8"
     if not formats:
         raise InputError(f"Name a format: {', '.join(FORMATS)}.")
+    if plain and "onnx" not in formats:
+        raise InputError("Plain graphs are ONNX: name that format.")
     if calibration is not None and not is_int8:
         raise InputError("Calibration sentences are for int8.")
     if max_loss is not None and (not is_int8 or scored_pairs is None):
@@ -122,7 +123,7 @@ def export_model(
         name = name or str(model)
         model = load_model(model, device="cpu")
     progress("reading the model")
-    portable = portable_model(model)  # what other software can read, of layers their mean
+    portable = portable_model(model)  # what other software can read, where it is a mean over layers
     graph = SentenceGraph(portable, tokens=True)
     manifest = new_manifest(model, graph, precision, activations if is_int8 else None, name)
     with atomic_folder(output, EXPORT_FOLDER) as folder:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,11 +12,10 @@ from tokenizers import Tokenizer
 
 from ..errors import InputError
 from ..inference.engines import EXTRAS, batch_feeds
-from ..inference.manifest import MANIFEST, Manifest
+from ..inference.manifest import Manifest
 from ..inference.tokenization import TOKENIZER, SentenceTokenizer
 from ..models.fingerprint import model_fingerprint
 from ..models.module_list import STOCK_MODULES
-from ..models.save import MODEL_FOLDER
 from ..utils.chunks import chunked
 from ..utils.provenance import command, versions
 
@@ -30,9 +28,6 @@ if TYPE_CHECKING:
 
     from ..inference.manifest import Graph
     from .sentence_graph import SentenceGraph
-
-EXPORT_FOLDER = replace(MODEL_FOLDER, name="an exported model", mark=MANIFEST)
-"""What an export writes, and replaces."""
 
 CALIBRATION_SENTENCES = 400
 """The most sentences that int8 is tried on."""
@@ -147,7 +142,7 @@ def save_for_hosts(model: SentenceTransformer, folder: Path, manifest: Manifest,
     for entry, module in zip(modules, model, strict=True):
         if entry["type"].startswith(STOCK_MODULES):
             entry["type"] = f"sentence_transformers.models.{type(module).__name__}"
-        if isinstance(module, Pooling) and module.pooling_mode in _POOLINGS:
+        if type(module) is Pooling and module.pooling_mode in _POOLINGS:
             modes = {f"pooling_mode_{key}": mode == module.pooling_mode for mode, key in _POOLINGS.items()}
             own = {"word_embedding_dimension": module.embedding_dimension, "include_prompt": module.include_prompt}
             _write(folder / entry["path"] / "config.json", own | modes)
@@ -199,7 +194,10 @@ def lowest_cosine(graph: Graph) -> float:
 def export_card(folder: Path, manifest: Manifest) -> str:
     """The text of ``README.md`` in an exported folder, its other files all in place: their sizes are in the card."""
     graphs, parameters = manifest.graphs, manifest.model["parameters"]
-    everything = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    own = {name for graph in graphs.values() for name in graph.files}
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    in_torch = sum(path.stat().st_size for path in files if path.suffix == ".safetensors" and path.name not in own)
+    everything = sum(path.stat().st_size for path in files) - in_torch
     small = everything - sum(graph.size for graph in graphs.values())
     precision = manifest.precision + (f", {manifest.activations} activations" if manifest.activations else "")
     figures = "\n".join(_figures(runtime, graph, small, parameters) for runtime, graph in graphs.items())
@@ -243,7 +241,12 @@ model = load_model("PATH")
 | Precision | {precision} |
 | Dimensions | {manifest.dimension} |
 | Longest input | {manifest.max_seq_length} tokens |
-| Tokenizer and settings | {small / 1e6:.1f} MB |
+| Tokenizer and settings | {small / 1e6:.1f} MB |{
+        f'''
+| Weights for torch | {in_torch / 1e6:.1f} MB |'''
+        if in_torch
+        else ""
+    }
 
 | graph | size | of fp32 weights, all files | largest difference | lowest cosine | score before | after |
 |---|---|---|---|---|---|---|

@@ -27,11 +27,10 @@ from ..models.build import compose
 from ..models.fingerprint import model_fingerprint
 from ..models.load import load_model
 from ..models.packed import ENCODER, SCALE, widen
-from ..models.save import portable_model
+from ..models.save import EXPORT_FOLDER, portable_model
 from ..utils.files import atomic_folder, check_output
 from .folder import (
     CALIBRATION_SENTENCES,
-    EXPORT_FOLDER,
     export_card,
     new_manifest,
     save_tokenizer,

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 MANIFEST = "export.json"
 """Name of the manifest; a folder that has it is an exported model."""
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""Of what is written. Version 1, of version 0.1 of the package, is read as well: its graphs lie at the top."""
 
 WEIGHTS = "model.safetensors"
 """What a packed model's ONNX graph reads its weights from, and torch as well."""
@@ -131,7 +132,7 @@ def read_manifest(folder: str | os.PathLike[str]) -> Manifest:
         raise InputError(f"{folder} is not an exported model (it has no {MANIFEST}): `distilface export` makes one.")
     content = read_json(path)
     version = content.pop("format_version", FORMAT_VERSION)  # without one, the rest is not there either
-    if version != FORMAT_VERSION:
+    if version not in (1, FORMAT_VERSION):
         raise InputError(f"{path} has format version {version!r}; this package reads {FORMAT_VERSION}: update it.")
     try:
         graphs = {name: Graph(**graph) for name, graph in content.pop("graphs").items()}

@@ -6,7 +6,6 @@ import hashlib
 import json
 from typing import TYPE_CHECKING, Any
 
-from ..inference.manifest import WEIGHTS
 from .encoders import longest_input, manifest_of
 
 if TYPE_CHECKING:
@@ -39,35 +38,25 @@ def encoder_fingerprint(encoder: Encoder, name: str = "") -> str:
 
 
 def fingerprints_of(encoder: Encoder, name: str = "") -> set[str]:
-    """:func:`encoder_fingerprint`, and those of version 0.1, which an index may hold.
-
-    That version left out the longest input, and counted the graph of a packed model, though its weights are elsewhere.
-    """
+    """:func:`encoder_fingerprint`, and that of version 0.1, which left out the longest input: an index may hold it."""
     return set(_fingerprints(encoder, name))
 
 
 def _fingerprints(encoder: Any, name: str) -> list[str]:
-    """The fingerprint of today and, of an encoder that shows its weights, those of version 0.1."""
-    modules: list[list[Any]] = []
+    """The fingerprint of today and, of an encoder that shows its weights, that of version 0.1."""
     if manifest := manifest_of(encoder):
-        files = [file for graph in manifest.graphs.values() for file in graph.files.items()]
-        weights = [entry["sha256"] for name, entry in files if name == WEIGHTS or not manifest.is_packed]
-        former = [[entry["sha256"] for _, entry in files]]
-        former += [
-            [one["sha256"] for other, one in files if other != name] + [graph]
-            for name, entry in files
-            for graph in entry.get("formerly", ())
-        ]
-        parts, *earlier = [[manifest.model["fingerprint"], *sorted(sums)] for sums in (weights, *former)]
+        # A graph that was written anew keeps the checksum of the first, with which its embeddings can be compared.
+        files = [entry for graph in manifest.graphs.values() for entry in graph.files.values()]
+        sums = [entry.get("formerly", [entry["sha256"]])[0] for entry in files]
+        parts, modules = [manifest.model["fingerprint"], *sorted(sums)], []
     elif hasattr(encoder, "state_dict"):
         parts = [model_fingerprint(encoder), *(type(module).__name__ for module in encoder)]
         modules = [[getattr(module, key, None) for key in _DECISIVE] for module in encoder]
-        earlier = [parts]
     else:
         return [_digest(f"name {name}")]
-    settings = [dict(encoder.prompts), encoder.default_prompt_name, encoder.truncate_dim]
-    today = json.dumps([*parts, *settings, modules, longest_input(encoder)], sort_keys=True)  # prompts have no order
-    return [_digest(today), *(_digest(json.dumps([*own, *settings])) for own in earlier)]
+    former = [*parts, dict(encoder.prompts), encoder.default_prompt_name, encoder.truncate_dim]
+    today = json.dumps([*former, modules, longest_input(encoder)], sort_keys=True)  # prompts have no order
+    return [_digest(today), _digest(json.dumps(former))]
 
 
 def _digest(text: str) -> str:

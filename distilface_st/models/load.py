@@ -73,7 +73,7 @@ def load_model(
                 return load_model(folder, device)
         if not in_torch:
             return _load_exported(name, module_list, engine)
-        if not Path(name, WEIGHTS).is_file():
+        if module_list[0]["type"] == _EXPORTED or not Path(name, WEIGHTS).is_file():
             raise InputError(
                 f"{name} holds graphs for other runtimes alone: open the model that it was exported from, or export it "
                 "with its torch weights."

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -12,6 +15,7 @@ import torch
 from sentence_transformers.sentence_transformer.modules import Pooling, WeightedLayerPooling
 from torch import nn
 
+from ..inference.manifest import MANIFEST
 from ..modules import MultiLayerPooling, OnnxEncoder
 from ..modules.hidden_states import require_hidden_states
 from ..utils.files import FolderKind, atomic_folder
@@ -27,9 +31,13 @@ if TYPE_CHECKING:
 MODEL_FOLDER = FolderKind(
     "a saved model",
     "modules.json",
-    r"README\.md|(vocab|merges)\.txt|encoder|onnx|openvino|\d+_\w+|\w[\w.-]*\.(json|safetensors|bin|model|onnx|xml|jinja)",
+    r"README\.md|(vocab|merges)\.txt|encoder|\d+_\w+|\w[\w.-]*\.(json|safetensors|bin|model|onnx|xml|jinja)",
 )
-"""What :func:`save_model` and exports write, and replace."""
+"""What :func:`save_model` writes, and replaces."""
+EXPORT_FOLDER = replace(
+    MODEL_FOLDER, name="an exported model", mark=MANIFEST, members=f"{MODEL_FOLDER.members}|onnx|openvino"
+)
+"""What an export writes, and replaces."""
 
 _PAPER = """\
 @inproceedings{lim2022distilling,
@@ -62,11 +70,24 @@ def save_model(
     if isinstance(model, (str, os.PathLike)):
         model = load_model(model, device="cpu")
     to_save = portable_model(model) if portable else model
-    with atomic_folder(path, MODEL_FOLDER) as folder:
+    exported = model[0] if isinstance(model[0], OnnxEncoder) else None
+    with atomic_folder(path, replace(EXPORT_FOLDER, mark=MODEL_FOLDER.mark) if exported else MODEL_FOLDER) as folder:
         to_save.save(str(folder), create_model_card=False)
-        if not isinstance(model[0], OnnxEncoder):  # which has brought its own
+        if exported:
+            _copy_export(exported.folder, folder, len(model) == 1)
+        else:
             needs_package = OUR_MODULES in (folder / "modules.json").read_text("utf-8")
             write_card(folder / "README.md", model, run, needs_package)
+
+
+def _copy_export(source: Path, folder: Path, whole: bool) -> None:
+    """Add what other software reads of an export; of one with nothing after it, ``whole``, its own list of modules."""
+    for path in source.rglob("*"):
+        name = path.relative_to(source)
+        ours = re.fullmatch(EXPORT_FOLDER.members, name.parts[0])
+        if ours and path.is_file() and (not (folder / name).exists() or (whole and str(name) == "modules.json")):
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, folder / name)
 
 
 def push_to_hub(

@@ -26,8 +26,9 @@ if TYPE_CHECKING:
     from .config import RunSettings
 
 
-RUN_FOLDER = FolderKind("a run", "run.json", early=frozenset({"lock", "starts.json", "model", "plan.json"}))
-"""A run's folder; a sweep or an adaptation has put two things into it before the run begins."""
+_OF_ADAPTATION = ("model", "plan.json", "linear_map.safetensors")
+RUN_FOLDER = FolderKind("a run", "run.json", early=frozenset({"lock", "starts.json", *_OF_ADAPTATION}))
+"""A run's folder; a sweep or an adaptation has put things into it before the run begins."""
 
 
 def check_run_folder(output: str | os.PathLike[str], resume: bool) -> None:

@@ -296,7 +296,7 @@ def test_damaged_manifests_are_refused(copied, tiny_encoder, tmp_path):
     refused("{", "is damaged")
     refused([], "is damaged")
     refused({}, "is damaged")
-    refused({**manifest, "format_version": 2}, "format version 2; this package reads 1")
+    refused({**manifest, "format_version": 3}, "format version 3; this package reads 2")
     refused({**manifest, "graphs": {}}, "is damaged")
     refused({**manifest, "graphs": {"onnxruntime": {"files": {"../model.onnx": {}}}}}, "is damaged")
     refused({**manifest, "graphs": {"tensorrt": {"files": {}}}}, "is damaged")
