@@ -9,11 +9,13 @@ from sentence_transformers.sentence_transformer.modules import Normalize, Poolin
 from distilface_st.adaptation.guard import agreement
 from distilface_st.adaptation.linear_map import (
     LEAST_AGREEMENT,
+    LinearMap,
     _contrast,
     drop_identity,
     last_linear,
     learn_map,
 )
+from distilface_st.errors import InputError
 from distilface_st.evaluation.retrieval import ranks_of_own, reciprocal_ranks
 
 SHARED, NOISE = 8, 24
@@ -67,6 +69,18 @@ def test_it_ends_before_everyday_sentences_are_judged_differently_and_rehearsal_
     assert agreement(judged, unit(judged @ rehearsed.matrix)) > agreement(judged, unit(judged @ free.matrix)) + 1
 
 
+def test_a_run_keeps_its_map_bit_for_bit(everyday, tmp_path):
+    assert LinearMap.read(tmp_path) is None
+    found = learned(*texts_in_pairs(2000, 0), everyday)
+    found.write(tmp_path)
+    kept = LinearMap.read(tmp_path)
+    np.testing.assert_array_equal(kept.matrix, found.matrix)
+    assert kept[1:] == found[1:]
+    (tmp_path / "linear_map.safetensors").write_bytes(b"no map")
+    with pytest.raises(InputError, match="is damaged"):
+        LinearMap.read(tmp_path)
+
+
 def test_what_is_found_already_and_too_few_pairs_leave_it_as_it_is(everyday):
     for texts, rows in (texts_in_pairs(1000, 0, noise=1e-3), texts_in_pairs(300, 0)):
         found = learned(texts, rows, everyday)
@@ -78,12 +92,12 @@ def test_what_is_found_already_and_too_few_pairs_leave_it_as_it_is(everyday):
 def test_a_text_is_no_negative_of_itself():
     rng = np.random.default_rng(0)
     anchors, positives = (torch.tensor(unit(rng.normal(size=(3, 4)))) for _ in range(2))
-    rows = torch.tensor([[0, 5], [1, 5], [2, 6]])  # the first two share their positive
+    rows = torch.tensor([[0, 5], [1, 5], [6, 1]])  # two share their positive; the last one's is the second's anchor
     logits = (anchors @ positives.T / 0.1).double()
     own = logits.diagonal()
-    kept = [[0, 2], [1, 2], [0, 1, 2]]
-    forth = torch.stack([torch.logsumexp(logits[row, kept[row]], 0) - own[row] for row in range(3)]).mean()
-    back = torch.stack([torch.logsumexp(logits[kept[row], row], 0) - own[row] for row in range(3)]).mean()
+    forth_kept, back_kept = [[0, 2], [1], [0, 1, 2]], [[0, 2], [1, 2], [0, 2]]
+    forth = torch.stack([torch.logsumexp(logits[row, forth_kept[row]], 0) - own[row] for row in range(3)]).mean()
+    back = torch.stack([torch.logsumexp(logits[back_kept[row], row], 0) - own[row] for row in range(3)]).mean()
     assert _contrast(anchors, positives, rows, 0.1).item() == pytest.approx(((forth + back) / 2).item(), abs=1e-5)
 
 

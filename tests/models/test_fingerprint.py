@@ -36,6 +36,20 @@ def test_an_exported_model_is_the_same_however_it_is_opened_and_another_is_anoth
     assert opened[0] != opened[1]
 
 
+def test_packed_models_of_the_same_weights_differ_by_their_pooling(tiny_encoder, tmp_path):
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
+
+    from distilface_st import EdgeEncoder, pack_model
+
+    found = []
+    for mode in ("mean", "cls"):
+        modules = [Transformer(str(tiny_encoder)), Pooling(32, mode)]
+        pack_model(SentenceTransformer(modules=modules, device="cpu"), tmp_path / mode)
+        found.append(fingerprints_of(EdgeEncoder(tmp_path / mode)))
+    assert not found[0] & found[1]
+
+
 def test_an_encoder_without_weights_is_known_by_its_name():
     encoder = object()
     assert encoder_fingerprint(encoder, "a") != encoder_fingerprint(encoder, "b")
