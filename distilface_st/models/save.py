@@ -73,9 +73,9 @@ def save_model(
     exported = model[0] if isinstance(model[0], OnnxEncoder) else None
     with atomic_folder(path, replace(EXPORT_FOLDER, mark=MODEL_FOLDER.mark) if exported else MODEL_FOLDER) as folder:
         to_save.save(str(folder), create_model_card=False)
-        if exported:
+        if exported and not exported.manifest.is_packed:
             _copy_export(exported.folder, folder, len(model) == 1)
-        else:
+        if not exported:
             needs_package = OUR_MODULES in (folder / "modules.json").read_text("utf-8")
             write_card(folder / "README.md", model, run, needs_package)
 
