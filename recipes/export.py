@@ -30,7 +30,7 @@ CALIBRATION_HELP = "For int8: text like yours, as for `distilface train`. Defaul
 REDUCE_RANGE_HELP = "Dynamic int8 in onnxruntime: 7-bit weights, for x86 without VNNI. Default: as found here."
 MAX_LOSS_HELP = "The most that the score may fall by int8; layers stay in float until it holds."
 TORCH_HELP = "Also write the weights, so that stock sentence-transformers opens the folder in torch."
-PLAIN_HELP = "ONNX in standard operators alone, for runtimes without onnxruntime's own; slower."
+PLAIN_HELP = "ONNX in standard operators alone, for runtimes without onnxruntime's own."
 EVAL_FILE_HELP = "Your own scored pairs to measure the loss on, instead of STS-B dev."
 
 

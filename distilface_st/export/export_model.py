@@ -84,7 +84,7 @@ def export_model(
         max_loss: The most that Spearman x 100 on ``scored_pairs`` may fall; layers that int8 hurts most stay in float
             until it falls no more than that.
         torch_weights: Also write the model's own weights, with which stock ``SentenceTransformer`` opens it in torch.
-        plain: Write ONNX graphs in standard operators alone, for runtimes without onnxruntime's own. They are slower.
+        plain: Write ONNX graphs in standard operators alone, for runtimes without onnxruntime's own.
         name: What to call the model; by default its path or class.
         progress: Called with what is being done.
 

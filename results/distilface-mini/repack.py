@@ -14,9 +14,9 @@ import tempfile
 from pathlib import Path
 
 from distilface_st import EdgeEncoder, load_model, pack_model, sts_suite
-from distilface_st.inference.manifest import MANIFEST, read_manifest
+from distilface_st.inference.manifest import MANIFEST, PACKED_FILES, read_manifest
 
-GRAPH, WEIGHTS = "model.onnx", "model.safetensors"
+GRAPH, WEIGHTS = PACKED_FILES
 
 
 def _keep_sums(old: Path, new: Path) -> None:
