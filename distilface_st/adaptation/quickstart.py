@@ -43,7 +43,9 @@ CONFIG = AdaptationConfig(minutes=10, seed=0)
 
 _RESULT = "quickstart.json"
 _FOLDER = FolderKind(
-    "a quickstart's", _RESULT, r"(quickstart|run|plan)\.json|history\.(csv|png)|report\.html|test\.jsonl|model"
+    "a quickstart's",
+    _RESULT,
+    r"(quickstart|run|plan)\.json|linear_map\.safetensors|history\.(csv|png)|report\.html|test\.jsonl|model",
 )
 
 
