@@ -31,6 +31,7 @@ REDUCE_RANGE_HELP = "Dynamic int8 in onnxruntime: 7-bit weights, for x86 without
 MAX_LOSS_HELP = "The most that the score may fall by int8; layers stay in float until it holds."
 TORCH_HELP = "Also write the weights, so that stock sentence-transformers opens the folder in torch."
 PLAIN_HELP = "ONNX in standard operators alone, for runtimes without onnxruntime's own."
+TABLE_HELP = "For int8: bits of the vocabulary's table, 8, or 4 for a smaller file."
 EVAL_FILE_HELP = "Your own scored pairs to measure the loss on, instead of STS-B dev."
 
 
@@ -45,6 +46,7 @@ def export(
     max_loss: Annotated[float | None, typer.Option(min=0, help=MAX_LOSS_HELP)] = None,
     torch_weights: Annotated[bool, typer.Option("--torch-weights", help=TORCH_HELP)] = False,
     plain: Annotated[bool, typer.Option("--plain", help=PLAIN_HELP)] = False,
+    table_bits: Annotated[int, typer.Option(metavar="4|8", help=TABLE_HELP)] = 8,
     sts_dir: StsDir = None,
     eval_file: Annotated[Path | None, typer.Option(help=EVAL_FILE_HELP)] = None,
     json_file: JsonFile = None,
@@ -76,6 +78,7 @@ def export(
             max_loss=max_loss,
             torch_weights=torch_weights,
             plain=plain,
+            table_bits=table_bits,
             progress=status.update,
         )
     _show(manifest, output)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ["DISTILFACE_CACHE"] = ""  # nothing is kept from one run to the next
 # The models of most tests are tiny: a second thread brings them nothing, and on a busy machine they wait for it.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 

@@ -89,7 +89,8 @@ def _export_variants(label: str, folder: Path, kinds: Sequence[str]) -> Iterator
     static = "-static" if manifest.activations == "static" else ""
     for runtime, graph in manifest.graphs.items():
         made = f"{runtime.removesuffix('runtime')}-{manifest.precision}{static}"  # onnxruntime runs onnx
-        export = "packed" if WEIGHTS in graph.files else made
+        packed = "packed" if runtime == "onnxruntime" else "packed-openvino"
+        export = packed if WEIGHTS in graph.files else made
         others = {file for other in manifest.graphs.values() for file in other.files} - set(graph.files)
         others |= {"vocab.txt", WEIGHTS} - set(graph.files)  # which other software reads
         for kind in (kind for kind in ("st", "edge") if kind in kinds):

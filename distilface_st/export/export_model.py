@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from ..datasets.python_docs import python_sentences
 from ..errors import InputError
 from ..evaluation.sts import sts_suite
+from ..inference.engines import has_vnni
 from ..inference.manifest import Graph, describe_files
 from ..models.build import compose
 from ..models.load import load_model
@@ -28,7 +29,7 @@ from .folder import (
     save_tokenizer,
     text_batches,
 )
-from .graph_format import MIN_COSINE, GraphSpec
+from .graph_format import MIN_COSINE, TABLE_BITS, GraphSpec
 from .onnx_format import OnnxFormat
 from .openvino_format import OpenVINOFormat
 from .sentence_graph import SentenceGraph
@@ -57,6 +58,7 @@ def export_model(
     max_loss: float | None = None,
     torch_weights: bool = False,
     plain: bool = False,
+    table_bits: int = 8,
     name: str | None = None,
     progress: Callable[[str], Any] = lambda step: None,
 ) -> Manifest:
@@ -85,6 +87,7 @@ def export_model(
             until it falls no more than that.
         torch_weights: Also write the model's own weights, with which stock ``SentenceTransformer`` opens it in torch.
         plain: Write ONNX graphs in standard operators alone, for runtimes without onnxruntime's own.
+        table_bits: For int8, bits of the vocabulary's table: 8, or 4 for a smaller file.
         name: What to call the model; by default its path or class.
         progress: Called with what is being done.
 
@@ -103,10 +106,11 @@ def export_model(
             EdgeEncoder("my-export").encode(["It is sunny."])
     """
     formats = [formats] if isinstance(formats, str) else list(formats)
-    choices = [(kind, tuple(FORMATS)) for kind in formats]
-    for value, allowed in [*choices, (precision, tuple(MIN_COSINE)), (activations, ("dynamic", "static"))]:
+    choices: list[tuple[Any, tuple[Any, ...]]] = [(kind, tuple(FORMATS)) for kind in formats]
+    choices += [(precision, tuple(MIN_COSINE)), (activations, ("dynamic", "static")), (table_bits, TABLE_BITS)]
+    for value, allowed in choices:
         if value not in allowed:
-            raise InputError(f"{value!r} is not one of {', '.join(allowed)}.")
+            raise InputError(f"{value!r} is not one of {', '.join(map(str, allowed))}.")
     is_int8 = precision == "int8"
     if not formats:
         raise InputError(f"Name a format: {', '.join(FORMATS)}.")
@@ -137,6 +141,7 @@ def export_model(
             static=is_int8 and activations == "static",
             reduce_range=saturates_int8() if reduce_range is None else reduce_range,
             plain=plain,
+            table_bits=table_bits,
         )
         before = sts_suite(model, tasks=[scored_pairs])["scores"][scored_pairs.label] if scored_pairs else None
         for kind in formats:
@@ -238,10 +243,4 @@ def saturates_int8(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
 
     Where Linux's list of flags is missing, x86 is taken to have none: it costs precision and is always right.
     """
-    if platform.machine().lower() not in ("x86_64", "amd64", "i386", "i686"):
-        return False
-    try:
-        flags = cpuinfo.read_text(encoding="utf-8")
-    except OSError:
-        return True
-    return "avx512_vnni" not in flags and "avx_vnni" not in flags
+    return platform.machine().lower() in ("x86_64", "amd64", "i386", "i686") and not has_vnni(cpuinfo)

@@ -32,6 +32,9 @@ MIN_COSINE = {"fp32": 0.99999, "fp16": 0.999, "int8": 0.5}
 MIN_COSINE_ON_TEXT = 0.9
 """The same for int8 on real text."""
 
+TABLE_BITS = (4, 8)
+"""Of a vocabulary's table in int8."""
+
 
 @dataclass(frozen=True)
 class GraphSpec:
@@ -48,6 +51,8 @@ class GraphSpec:
     """For int8, use 7 bits of the weights, where 8-bit products would overflow."""
     plain: bool = False
     """For ONNX, use standard operators alone."""
+    table_bits: int = 8
+    """For int8, bits of the vocabulary's table: 8 or 4."""
 
 
 class GraphFormat(ABC):
@@ -80,7 +85,8 @@ class GraphFormat(ABC):
             raise
         except Exception as error:
             raise conversion_error(spec.graph, f"written in {spec.precision} for {self.runtime}", error) from error
-        return verify(spec.graph, self._open(path), spec.precision, spec.max_tokens, spec.batches)
+        engine = self._open([folder / name for name in self.files])
+        return verify(spec.graph, engine, spec.precision, spec.max_tokens, spec.batches)
 
     @abstractmethod
     def _convert(self) -> Any:
@@ -90,11 +96,11 @@ class GraphFormat(ABC):
     def _save(self, path: Path, keep_in_float: Collection[str]) -> None:
         """Write the graph in the precision asked for."""
 
-    def _open(self, path: Path) -> Engine:
-        return ENGINES[self.runtime](path, options=self.options)
+    def _open(self, files: Sequence[Path], **options: str) -> Engine:
+        return ENGINES[self.runtime](files, options={**options, **self.options})
 
-    def _check(self, path: Path) -> None:
-        verify(self.spec.graph, self._open(path), "fp32", self.spec.max_tokens)
+    def _check(self, files: Sequence[Path]) -> None:
+        verify(self.spec.graph, self._open(files), "fp32", self.spec.max_tokens)
 
 
 def verify(

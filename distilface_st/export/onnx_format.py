@@ -54,7 +54,7 @@ class OnnxFormat(GraphFormat):
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, "model.onnx")
             path.write_bytes(model.SerializeToString())
-            self._check(path)
+            self._check([path])
         return model
 
     @override
@@ -64,9 +64,11 @@ class OnnxFormat(GraphFormat):
             model = onnx_precision.store_as_half(model)
         elif spec.static:
             excluded = onnx_precision.in_float(model, keep_in_float)
-            model = quantize_static(onnx_precision.quantize_tables(model), spec, excluded)
+            model = quantize_static(onnx_precision.quantize_tables(model, spec.table_bits), spec, excluded)
         elif spec.precision == "int8":
-            model = onnx_precision.quantize_dynamic(model, keep_in_float, spec.reduce_range, spec.plain)
+            model = onnx_precision.quantize_dynamic(
+                model, keep_in_float, spec.reduce_range, spec.plain, spec.table_bits
+            )
         path.write_bytes(model.SerializeToString())
 
 

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import copy
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Sequence
 
     import onnx
 
 LARGE = 1024
 """Elements; smaller constants stay as they are."""
+
+VOCABULARY = 4096
+"""Rows from which on an embedding table is worth 4 bits."""
+
+BLOCKS = (32, 16)
+"""Numbers that share a scale in 4 bits; the first that divides a row."""
 
 LINEAR = ("MatMul", "Gemm")
 """What a linear layer becomes."""
@@ -53,18 +59,26 @@ def store_as_half(model: onnx.ModelProto) -> onnx.ModelProto:
     return model
 
 
-def quantize_tables(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Store a graph's embedding tables, in place, as int8 with a scale a row: rows are looked up and then scaled."""
+def quantize_tables(model: onnx.ModelProto, bits: int = 8) -> onnx.ModelProto:
+    """Store a graph's embedding tables, in place, in few bits: rows are looked up and then scaled.
+
+    Int8 has a scale a row. With 4 ``bits``, vocabularies are stored as :func:`quantize_blocks` does.
+    """
     from onnx import numpy_helper
 
     for table in float_matrices(model):
-        name = table.name
-        if lookups := _only_lookups(model, name):
-            rows, scales = quantize_rows(numpy_helper.to_array(table))
-            table.CopyFrom(numpy_helper.from_array(rows, f"{name}_int8"))
-            model.graph.initializer.append(numpy_helper.from_array(scales, f"{name}_scale"))
+        if lookups := _only_lookups(model, table.name):
+            values = numpy_helper.to_array(table)
+            in_blocks = bits == 4 and fits_in_blocks(values.shape)
+            rows, scales = quantize_blocks(values) if in_blocks else quantize_rows(values)
+            stored, scale = f"{table.name}_int{bits if in_blocks else 8}", f"{table.name}_scale"
+            table.CopyFrom(numpy_helper.from_array(rows, stored))
+            model.graph.initializer.append(numpy_helper.from_array(scales, scale))
             for node in lookups:
-                _replace_lookup(model, node, f"{name}_int8", f"{name}_scale")
+                if in_blocks:
+                    _replace_lookup_in_blocks(model, node, stored, scale, values.shape[1] // scales.shape[1])
+                else:
+                    _replace_lookup(model, node, stored, scale)
     return model
 
 
@@ -89,6 +103,41 @@ def quantize_rows(table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return round_to_int8(table, scales), scales.astype(np.float32)
 
 
+def fits_in_blocks(shape: Sequence[int]) -> bool:
+    """Whether :func:`quantize_blocks` is meant for a table: a vocabulary, of a width that blocks divide."""
+    return shape[0] >= VOCABULARY and shape[1] % BLOCKS[-1] == 0
+
+
+def quantize_blocks(table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Symmetric 4-bit integers of a matrix (rows, d), with a float16 scale for each 32 (or 16) numbers of a row.
+
+    Two integers share a byte, each plus 8: byte j of a row has that of column j in its lower half, and that of column
+    j + d/2 in its upper half. So halves are split and joined as wholes, in any software, without a special operator.
+    Quantizing the product again gives the same integers and scales.
+
+    Returns:
+        The bytes, uint8, (rows, d/2), and the scales, float16, (rows, blocks).
+
+    Raises:
+        InputError: Numbers too large for a scale.
+
+    Example:
+        >>> integers, scales = quantize_blocks(np.linspace(-7, 7, 16, dtype=np.float32)[None])
+        >>> integers[0].tolist(), scales.tolist()
+        ([145, 162, 179, 180, 197, 214, 231, 248], [[1.0]])
+    """
+    size = next(size for size in BLOCKS if table.shape[1] % size == 0)
+    blocks = table.reshape(len(table), -1, size)
+    # Below the least normal number of float16 a scale would be too coarse to come out the same again.
+    scales = np.maximum(np.abs(blocks).max(axis=2) / np.float32(7), np.finfo(np.float16).tiny)
+    if not scales.max() < np.finfo(np.float16).max:
+        raise InputError("An embedding table's numbers are too large for 4 bits: use 8.")
+    scales = scales.astype(np.float16)
+    integers = (np.rint(blocks / scales[:, :, None].astype(np.float32)) + 8).astype(np.uint8).reshape(table.shape)
+    half = table.shape[1] // 2
+    return integers[:, :half] | integers[:, half:] << 4, scales
+
+
 def round_to_int8(table: np.ndarray, scales: np.ndarray) -> np.ndarray:
     """The integers nearest to ``table / scales``; zeros where the scale is zero."""
     rows: np.ndarray = np.rint(np.divide(table, scales, out=np.zeros_like(table), where=scales > 0))
@@ -96,14 +145,18 @@ def round_to_int8(table: np.ndarray, scales: np.ndarray) -> np.ndarray:
 
 
 def quantize_dynamic(
-    model: onnx.ModelProto, keep_in_float: Collection[str], reduce_range: bool, plain: bool = False
+    model: onnx.ModelProto,
+    keep_in_float: Collection[str],
+    reduce_range: bool,
+    plain: bool = False,
+    table_bits: int = 8,
 ) -> onnx.ModelProto:
     """Int8 weights with a scale a channel; activations are quantized while the graph runs, with a scale a token.
 
     So a token's numbers depend on it alone, not on the other sentences of a batch, as they do with onnxruntime's own
     dynamic quantization, which has one scale for a whole tensor. The graph given, in float32, stays as it is.
     ``reduce_range`` uses 7 bits of the weights, for processors whose 8-bit products saturate; ``plain`` uses standard
-    operators alone.
+    operators alone; ``table_bits`` is as for :func:`quantize_tables`.
     """
     import onnx
     from onnx import numpy_helper
@@ -128,15 +181,12 @@ def quantize_dynamic(
         parts = [] if tokens in quantized else _quantize_tokens(tokens)
         quantized.add(tokens)
         parts += _plain_int8_product(node, stored) if plain else _int8_product(node, stored)
-        position = list(graph.node).index(node)
-        graph.node.remove(node)
-        for offset, part in enumerate(parts):
-            graph.node.insert(position + offset, part)
+        _replace(graph, node, parts)
     used = {name for node in graph.node for name in node.input}
     for tensor in [tensor for tensor in graph.initializer if tensor.name not in used]:
         graph.initializer.remove(tensor)
     onnx.checker.check_model(model)
-    return quantize_tables(model)
+    return quantize_tables(model, table_bits)
 
 
 def _spell_out_gemms(model: onnx.ModelProto) -> None:
@@ -144,7 +194,7 @@ def _spell_out_gemms(model: onnx.ModelProto) -> None:
     from onnx import helper, numpy_helper
 
     constants = {tensor.name: tensor for tensor in model.graph.initializer}
-    for position, node in reversed(list(enumerate(model.graph.node))):
+    for node in list(model.graph.node):
         if node.op_type != "Gemm" or node.input[1] not in constants:
             continue
         (output,), weights = node.output, node.input[1]
@@ -159,9 +209,7 @@ def _spell_out_gemms(model: onnx.ModelProto) -> None:
         parts = [helper.make_node("MatMul", [node.input[0], weights], [product], node.name)]
         if has_bias:
             parts.append(helper.make_node("Add", [product, node.input[2]], [output], f"{node.name}_biased"))
-        model.graph.node.remove(node)
-        for offset, part in enumerate(parts):
-            model.graph.node.insert(position + offset, part)
+        _replace(model.graph, node, parts)
 
 
 def _int8_columns(graph: onnx.GraphProto, tensor: onnx.TensorProto, reduce_range: bool) -> str:
@@ -259,7 +307,54 @@ def _replace_lookup(model: onnx.ModelProto, node: onnx.NodeProto, table: str, sc
             helper.make_node("Gather", [scales, ids], [scale], name=f"{node.name}_scale"),
             helper.make_node("Mul", [wide, scale], [output], name=f"{node.name}_scaled"),
         ]
-    position = list(model.graph.node).index(node)
-    model.graph.node.remove(node)
+    _replace(model.graph, node, parts)
+
+
+def _replace_lookup_in_blocks(model: onnx.ModelProto, node: onnx.NodeProto, table: str, scales: str, size: int) -> None:
+    """Look rows of 4-bit integers up instead, for tokens (batch, tokens), take bytes apart and scale blocks."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    ids, output = node.input[1], node.output[0]
+    constants = {
+        "int4_16th": np.float32(1 / 16),
+        "int4_16": np.float32(16),
+        "int4_8": np.float32(8),
+        f"int4_blocks_{size}": np.array([0, 0, -1, size]),
+        "int4_each": np.array([0, 0, -1, 1]),
+        "int4_row": np.array([0, 0, -1]),
+    }
+    there = {known.name for known in model.graph.initializer}
+    missing = (numpy_helper.from_array(value, name) for name, value in constants.items() if name not in there)
+    model.graph.initializer.extend(missing)
+
+    made: set[str] = set()
+
+    def step(kind: str, inputs: list[str], result: str, **attributes: Any) -> onnx.NodeProto:
+        named = [f"{output}_{name}" if name in made else name for name in inputs]
+        made.add(result)
+        return helper.make_node(kind, named, [f"{output}_{result}"], name=f"{node.name}_{result}", **attributes)
+
+    parts = [
+        step("Gather", [table, ids], "bytes"),
+        step("Cast", ["bytes"], "both", to=TensorProto.FLOAT),
+        step("Mul", ["both", "int4_16th"], "sixteenth"),
+        step("Floor", ["sixteenth"], "upper"),
+        step("Mul", ["upper", "int4_16"], "shifted"),
+        step("Sub", ["both", "shifted"], "lower"),
+        step("Concat", ["lower", "upper"], "halves", axis=-1),
+        step("Sub", ["halves", "int4_8"], "integers"),
+        step("Reshape", ["integers", f"int4_blocks_{size}"], "blocks"),
+        step("Gather", [scales, ids], "scales"),
+        step("Cast", ["scales"], "wide", to=TensorProto.FLOAT),
+        step("Reshape", ["wide", "int4_each"], "each"),
+        step("Mul", ["blocks", "each"], "scaled"),
+        helper.make_node("Reshape", [f"{output}_scaled", "int4_row"], [output], name=f"{node.name}_row"),
+    ]
+    _replace(model.graph, node, parts)
+
+
+def _replace(graph: onnx.GraphProto, node: onnx.NodeProto, parts: Sequence[onnx.NodeProto]) -> None:
+    position = list(graph.node).index(node)
+    graph.node.remove(node)
     for offset, part in enumerate(parts):
-        model.graph.node.insert(position + offset, part)
+        graph.node.insert(position + offset, part)

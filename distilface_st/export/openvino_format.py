@@ -7,15 +7,16 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from typing_extensions import override
 
-from ..inference.engines import ENGINES
 from ..utils.extras import require
 from .graph_format import GraphFormat, conversion_error, quantize_static, quiet, require_nncf
+from .onnx_precision import fits_in_blocks, quantize_blocks
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Sequence
 
     from ..inference.engines import Engine
 
@@ -56,7 +57,7 @@ class OpenVINOFormat(GraphFormat):
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, "model.xml")
             openvino.save_model(model, str(path), compress_to_fp16=False)
-            self._check(path)
+            self._check([path])
         return model
 
     @override
@@ -64,7 +65,9 @@ class OpenVINOFormat(GraphFormat):
         import openvino
 
         model, spec = self.base.clone(), self.spec
-        excluded = _in_float(model, keep_in_float)
+        excluded = in_float(model, keep_in_float)
+        if spec.precision == "int8" and spec.table_bits == 4:
+            _tables_in_blocks(model)
         if spec.static:
             model = quantize_static(model, spec, excluded)
         elif spec.precision == "int8":
@@ -75,13 +78,53 @@ class OpenVINOFormat(GraphFormat):
         openvino.save_model(model, str(path), compress_to_fp16=spec.precision == "fp16")
 
     @override
-    def _open(self, path: Path) -> Engine:
+    def _open(self, files: Sequence[Path], **options: str) -> Engine:
         # Left alone, OpenVINO computes in bfloat16 where the processor can.
-        return ENGINES[self.runtime](path, options={"INFERENCE_PRECISION_HINT": "f32", **self.options})
+        return super()._open(files, INFERENCE_PRECISION_HINT="f32")
 
 
-def _in_float(model: Any, keep_in_float: Collection[str]) -> list[str]:
+def in_float(model: Any, keep_in_float: Collection[str]) -> list[str]:
     """Matrix products that stay in float: those asked for, and what comes after the encoder, a row a sentence."""
     names = (op.get_friendly_name() for op in model.get_ops() if op.get_type_name() == "MatMul")
     layers = {name: match["layer"] for name in names if (match := _LINEAR.fullmatch(name))}
     return [name for name, layer in layers.items() if layer in keep_in_float or not layer.startswith("0.")]
+
+
+def _tables_in_blocks(model: Any) -> None:
+    """Store a graph's vocabularies in 4 bits, in place."""
+    for node in model.get_ops():
+        table = node.input_value(0).get_node() if node.get_type_name() == "Gather" else None
+        if table is None or table.get_type_name() != "Constant" or not fits_in_blocks((*table.data.shape, 1)):
+            continue
+        found = look_up(node, *quantize_blocks(np.array(table.data)))
+        for user in node.output(0).get_target_inputs():
+            user.replace_source_output(found.output(0))
+
+
+def look_up(node: Any, table: np.ndarray, scales: np.ndarray) -> Any:
+    """A lookup in a table of int8 with a scale a row, or of 4 bits in blocks, that is widened after it.
+
+    ``node`` looks rows up in a float table by tokens, (batch, tokens). The rows of 4 bits are taken apart as
+    :func:`distilface_st.export.onnx_precision.quantize_blocks` put them together.
+    """
+    from openvino import opset13 as operators
+
+    def rows(of: np.ndarray) -> Any:
+        found = operators.gather(operators.constant(of), node.input_value(1), operators.constant(np.int64(0)))
+        return operators.convert(found, "f32")
+
+    def number(value: float) -> Any:
+        return operators.constant(np.float32(value))
+
+    def shaped(values: Any, *shape: int) -> Any:
+        return operators.reshape(values, operators.constant(np.array([0, 0, *shape])), special_zero=True)
+
+    if table.dtype != np.uint8:
+        return operators.multiply(rows(table), rows(scales))
+    both = rows(table)
+    upper = operators.floor(operators.multiply(both, number(1 / 16)))
+    lower = operators.subtract(both, operators.multiply(upper, number(16)))
+    integers = operators.subtract(operators.concat([lower, upper], -1), number(8))
+    size = 2 * table.shape[1] // scales.shape[1]
+    scaled = operators.multiply(shaped(integers, -1, size), shaped(rows(scales), -1, 1))
+    return shaped(scaled, -1)

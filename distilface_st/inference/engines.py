@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 import numpy as np
 
 from ..errors import InputError, MissingExtraError
+from . import compiled
 from .manifest import check_files, read_manifest
 
 if TYPE_CHECKING:
@@ -43,13 +44,13 @@ class Engine(Protocol):
 
 
 class OnnxRuntimeEngine:
-    """A graph in onnxruntime: an ``.onnx`` file. The arguments are those of :func:`open_engine`."""
+    """A graph in onnxruntime: an ``.onnx`` file first among its files. Other arguments are :func:`open_engine`'s."""
 
     runtime = "onnxruntime"
 
     def __init__(
         self,
-        path: Path,
+        files: Sequence[Path],
         threads: int | None = None,
         providers: Sequence[str] | None = None,
         options: Mapping[str, Any] | None = None,
@@ -68,9 +69,9 @@ class OnnxRuntimeEngine:
         for key, value in (options or {}).items():
             settings.add_session_config_entry(key, str(value))
         try:
-            self._session = onnxruntime.InferenceSession(str(path), settings, providers=wanted)
+            self._session = onnxruntime.InferenceSession(str(files[0]), settings, providers=wanted)
         except Exception as error:
-            raise InputError(f"onnxruntime cannot open {path}: {error}") from error
+            raise InputError(f"onnxruntime cannot open {files[0]}: {error}") from error
 
     def run(self, feeds: dict[str, np.ndarray]) -> np.ndarray:
         """Embeddings of a batch, shape (rows, d), float32."""
@@ -78,21 +79,23 @@ class OnnxRuntimeEngine:
 
 
 class OpenVINOEngine:
-    """A graph in OpenVINO (an ``.xml`` file), compiled for low latency: on few cores that is the best throughput, too.
+    """A graph in OpenVINO, compiled for low latency: on few cores that is the best throughput, too.
 
-    The arguments are those of :func:`open_engine`; the first of ``providers`` is taken for the device, with a warning,
-    as version 0.1 had it.
+    Its files are an ``.xml`` and the weights: of a packed model, the file that it shares with torch and then its own.
+    Other arguments are :func:`open_engine`'s; the first of ``providers`` is taken for the device, with a warning, as
+    version 0.1 had it. With a ``digest`` of the files, what was compiled is kept for the next process.
     """
 
     runtime = "openvino"
 
     def __init__(
         self,
-        path: Path,
+        files: Sequence[Path],
         threads: int | None = None,
         providers: Sequence[str] | None = None,
         options: Mapping[str, Any] | None = None,
         device: str | None = None,
+        digest: str | None = None,
     ) -> None:
         if providers:
             warnings.warn("Name OpenVINO's device by device, not by providers.", DeprecationWarning, stacklevel=2)
@@ -100,11 +103,11 @@ class OpenVINOEngine:
         if threads:
             settings["INFERENCE_NUM_THREADS"] = threads
         try:
-            core = openvino_core()
-            self._graph = core.compile_model(core.read_model(str(path)), device or (providers or ["CPU"])[0], settings)
+            place = device or (providers or ["CPU"])[0]
+            self._graph = compiled.open_graph(openvino_core(), files, place, settings, digest)
         except Exception as error:
             reason = str(error).strip().splitlines()[-1]
-            raise InputError(f"OpenVINO cannot open {path}: {reason}") from error
+            raise InputError(f"OpenVINO cannot open {files[0]}: {reason}") from error
         outputs = [output.get_names() for output in self._graph.outputs]
         self._output = next((place for place, names in enumerate(outputs) if EMBEDDING in names), 0)
         self._local = threading.local()
@@ -173,8 +176,11 @@ def open_engine(
             raise MissingExtraError(f"Running {folder}", EXTRAS[runtime])
         graph = known.graphs[runtime]
         check_files(folder, graph)
-        path = Path(folder, graph.main)
-        return ENGINES[runtime](path, threads, providers, {**graph.options, **(options or {})}, device)
+        files = [Path(folder, name) for name in graph.files]
+        settings: dict[str, Any] = {**graph.options, **(options or {})}
+        if runtime == "openvino":
+            return OpenVINOEngine(files, threads, providers, settings, device, graph.digest)
+        return OnnxRuntimeEngine(files, threads, providers, settings, device)
 
     if runtime == "auto":
         candidates = [name for name in known.graphs if find_spec(name) is not None]
@@ -188,13 +194,23 @@ def default_runtime(manifest: Manifest) -> str:
     """The runtime for a folder on this machine, without timing.
 
     Of two graphs it is OpenVINO's on x86, where it was faster in batches in every precision measured, and onnxruntime's
-    elsewhere; of these, one that is installed. For single sentences in dynamic int8, onnxruntime was faster
-    (results/efficiency): ``runtime="auto"`` weighs both.
+    elsewhere, and for int8 on processors without VNNI; of these, one that is installed. For single sentences in dynamic
+    int8, onnxruntime was faster (results/efficiency): ``runtime="auto"`` weighs both.
     """
     installed = [name for name in manifest.graphs if find_spec(name) is not None]
     on_x86 = platform.machine().lower() in ("x86_64", "amd64")
-    preferred = ("openvino", "onnxruntime") if on_x86 else RUNTIMES
+    prefers_openvino = on_x86 and (manifest.precision != "int8" or has_vnni())
+    preferred = ("openvino", "onnxruntime") if prefers_openvino else RUNTIMES
     return next(name for name in preferred if name in (installed or manifest.graphs))
+
+
+def has_vnni(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
+    """Whether an x86 processor multiplies int8 in one instruction, by Linux's list of flags; without that list, no."""
+    try:
+        flags = cpuinfo.read_text(encoding="utf-8")
+    except OSError:
+        return False
+    return "avx512_vnni" in flags or "avx_vnni" in flags
 
 
 def _fastest(engines: list[Engine], manifest: Manifest) -> Engine:

@@ -20,17 +20,17 @@ FORMAT_VERSION = 2
 """Of what is written. Version 1, of version 0.1 of the package, is read as well: its graphs lie at the top."""
 
 WEIGHTS = "model.safetensors"
-"""What a packed model's ONNX graph reads its weights from, and torch as well."""
+"""What a packed model's graphs read their weights from, and torch as well."""
 
 OPENVINO_FILES = ("openvino/openvino_model.xml", "openvino/openvino_model.bin")
-PACKED_FILES = ("model.onnx", WEIGHTS)
+PACKED_FILES = {"onnxruntime": ("model.onnx", WEIGHTS), "openvino": ("openvino.xml", WEIGHTS, "openvino.bin")}
 _GRAPH_FILES = {
     "onnxruntime": (
         *(("onnx/model.onnx",), ("onnx/model_fp16.onnx",), ("onnx/model_quantized.onnx",)),
-        PACKED_FILES,
+        PACKED_FILES["onnxruntime"],
         ("model.onnx",),  # as version 0.1 wrote it
     ),
-    "openvino": (OPENVINO_FILES, ("openvino.xml", "openvino.bin")),
+    "openvino": (OPENVINO_FILES, PACKED_FILES["openvino"], ("openvino.xml", "openvino.bin")),
 }
 """The files that a runtime's graph may have; the first is the one it opens."""
 
@@ -51,7 +51,7 @@ class Graph:
 
     Args:
         files: Size in bytes and SHA-256 of each file, by name; ``formerly`` has the SHA-256 of earlier graphs of the
-            same weights, whose embeddings can be compared with this one's.
+            same weights, whose embeddings can be compared with this one's, and is empty for a graph added later.
         options: Settings of the engine that the graph was made for.
         kept_in_float: Names of the linear layers that were left in floating point.
         check: How far the graph was from the torch model, see :func:`distilface_st.export.graph_format.verify`.
@@ -70,9 +70,9 @@ class Graph:
         return sum(int(entry["bytes"]) for entry in self.files.values())
 
     @property
-    def main(self) -> str:
-        """The file that the runtime opens."""
-        return next(iter(self.files))
+    def digest(self) -> str:
+        """What tells its files from those of other graphs."""
+        return " ".join(str(entry["sha256"]) for entry in self.files.values())
 
 
 @dataclass(frozen=True)

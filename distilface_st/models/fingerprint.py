@@ -47,7 +47,7 @@ def _fingerprints(encoder: Any, name: str) -> list[str]:
     if manifest := manifest_of(encoder):
         # A graph that was written anew keeps the checksum of the first, with which its embeddings can be compared.
         files = [entry for graph in manifest.graphs.values() for entry in graph.files.values()]
-        sums = [entry.get("formerly", [entry["sha256"]])[0] for entry in files]
+        sums = [known for entry in files for known in entry.get("formerly", [entry["sha256"]])[:1]]
         parts, modules = [manifest.model["fingerprint"], *sorted(sums)], []
     elif hasattr(encoder, "state_dict"):
         parts = [model_fingerprint(encoder), *(type(module).__name__ for module in encoder)]

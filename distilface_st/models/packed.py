@@ -3,6 +3,8 @@
 What :func:`distilface_st.pack_model` writes. In ``model.safetensors`` every large matrix is int8 with, under its name
 and ``.scale``, a float32 scale a row; everything else is float32. A matrix whose scale is a vector, of shape (out,), is
 a linear layer's and stored transposed, (in, out), as ONNX multiplies; one whose scale is of shape (rows, 1) is a table.
+A vocabulary may be of 4-bit integers, two in each byte of a uint8 matrix, with scales (rows, blocks) in float16, see
+:func:`distilface_st.export.onnx_precision.quantize_blocks`.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
@@ -78,7 +81,7 @@ def read_weights(folder: str | os.PathLike[str]) -> dict[str, Tensor]:
 
 
 def widen(stored: Tensor, scale: Tensor | None) -> Tensor:
-    """A parameter in float32, in the shape that torch knows it by, of an int8 matrix and its scale (or what has none).
+    """A parameter in float32, in the shape that torch knows it by, of a quantized matrix and its scale (or of neither).
 
     Example:
         >>> import torch
@@ -87,6 +90,9 @@ def widen(stored: Tensor, scale: Tensor | None) -> Tensor:
     """
     if scale is None:
         return stored
+    if stored.dtype == torch.uint8:
+        integers = torch.cat([stored & 15, stored >> 4], dim=1).float() - 8
+        return (integers.view(*scale.shape, -1) * scale.float()[:, :, None]).view(integers.shape)
     values = stored.float() * scale
     return values.t().contiguous() if scale.ndim == 1 else values
 

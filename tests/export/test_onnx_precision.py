@@ -2,17 +2,21 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from distilface_st import InputError
 from distilface_st.export.onnx_precision import (
+    fits_in_blocks,
+    quantize_blocks,
     quantize_dynamic,
     quantize_rows,
     quantize_tables,
     store_as_half,
 )
+from distilface_st.models.packed import widen
 
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -66,6 +70,37 @@ def test_tables_are_looked_up_in_int8_with_a_scale_a_row():
     expected = run(lookup_and_product(TABLE))
     scale = np.abs(expected).max(axis=-1, keepdims=True)
     assert (np.abs(run(model) - expected) < 0.02 * scale).all()  # also in rows 100,000 times smaller than others
+
+
+@given(st.data())
+def test_four_bits_are_within_half_a_step_and_survive_being_quantized_again(data):
+    shape = st.tuples(st.integers(1, 4), st.sampled_from((16, 32, 48, 64)))
+    table = data.draw(hnp.arrays(np.float32, shape, elements=st.floats(-1e5, 1e5, width=32)))
+    stored, scales = quantize_blocks(table)
+    assert (stored.dtype, scales.dtype) == (np.uint8, np.float16)
+    assert stored.shape == (len(table), table.shape[1] // 2)
+    wide = widen(torch.from_numpy(stored), torch.from_numpy(scales)).numpy()
+    steps = np.repeat(scales.astype(np.float32), table.shape[1] // scales.shape[1], axis=1)
+    assert (np.abs(wide - table) <= 0.51 * steps).all()
+    again, same = quantize_blocks(wide)
+    np.testing.assert_array_equal(again, stored)
+    np.testing.assert_array_equal(same, scales)
+
+
+def test_tables_of_four_bits_are_looked_up_exactly_and_only_vocabularies_have_them(monkeypatch):
+    assert fits_in_blocks((4096, 80))
+    assert not fits_in_blocks((4096, 72))
+    assert not fits_in_blocks((512, 64))
+    monkeypatch.setattr("distilface_st.export.onnx_precision.VOCABULARY", 50)
+    wide = widen(*map(torch.from_numpy, quantize_blocks(TABLE.astype(np.float32)))).numpy()
+    model = quantize_tables(lookup_and_product(TABLE), bits=4)
+    assert {node.domain for node in model.graph.node} == {""}
+    np.testing.assert_array_equal(run(model), run(lookup_and_product(wide)))
+
+
+def test_numbers_too_large_for_four_bits_are_refused():
+    with pytest.raises(InputError, match="too large for 4 bits"):
+        quantize_blocks(np.full((1, 16), 1e6, np.float32))
 
 
 def test_dynamic_quantization_keeps_named_layers_in_float_and_can_leave_a_bit_out():

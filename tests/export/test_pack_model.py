@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from safetensors.numpy import load_file
 
-from distilface_st import EdgeEncoder, InputError, build_model, load_model, pack_model
+from distilface_st import EdgeEncoder, InputError, build_model, export_model, load_model, pack_model
 from distilface_st.export.onnx_precision import quantize_rows
 from distilface_st.export.pack_model import quantize_exactly
 from distilface_st.inference.manifest import WEIGHTS, read_manifest
@@ -126,6 +127,63 @@ def test_what_comes_after_pooling_is_multiplied_in_float(packed):
     graph = onnx.load(str(packed / "model.onnx"), load_external_data=False).graph
     after = [node.name for node in graph.node if node.op_type == "MatMulInteger" and not node.name.startswith("0.")]
     assert after == []
+
+
+@pytest.fixture(scope="module")
+def packed_small(tiny_student, tmp_path_factory):
+    """``tiny_student`` with 4 bits for its vocabulary and a graph for each runtime."""
+    pytest.importorskip("nncf")
+    folder = tmp_path_factory.mktemp("packed") / "small"
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("distilface_st.export.onnx_precision.VOCABULARY", 64)
+        pack_model(tiny_student, folder, runtimes=("onnxruntime", "openvino"))
+        pack_model(load_model(folder, device="cpu"), folder.parent / "again", runtimes=("openvino", "onnxruntime"))
+    return folder
+
+
+@pytest.mark.slow
+def test_four_bits_are_read_alike_by_torch_onnxruntime_and_openvino(tiny_student, packed_small, tmp_path):
+    stored = load_file(packed_small / WEIGHTS)
+    kinds = {key: values.dtype for key, values in stored.items() if "word_embeddings" in key}
+    assert set(kinds.values()) == {np.dtype(np.uint8), np.dtype(np.float16)}
+    opened = load_model(packed_small, device="cpu")
+    expected = opened.encode(SENTENCES)
+    assert cosines(expected, tiny_student.encode(SENTENCES)).min() > 0.95
+    assert cosines(EdgeEncoder(packed_small, "onnxruntime").encode(SENTENCES), expected).min() > 0.98
+    # Random weights lose much with scales found on text: as much as where weights are not shared.
+    export_model(opened, tmp_path / "static", formats="openvino", precision="int8", activations="static")
+    static = EdgeEncoder(tmp_path / "static").encode(SENTENCES)
+    assert cosines(EdgeEncoder(packed_small, "openvino").encode(SENTENCES), static).min() > 0.98
+
+
+@pytest.mark.slow
+def test_graphs_of_both_runtimes_share_the_weights(packed_small):
+    manifest, content = read_manifest(packed_small), (packed_small / WEIGHTS).read_bytes()
+    assert {name: tuple(graph.files) for name, graph in manifest.graphs.items()} == {
+        "onnxruntime": ("model.onnx", WEIGHTS),
+        "openvino": ("openvino.xml", WEIGHTS, "openvino.bin"),
+    }
+    stored = {values.tobytes() for values in load_file(packed_small / WEIGHTS).values()}
+    shared = set()
+    for data in ElementTree.parse(packed_small / "openvino.xml").iterfind("layers/layer[@type='Const']/data"):
+        start = int(data.attrib["offset"])
+        shared.add(content[start : start + int(data.attrib["size"])])
+    own = (packed_small / "openvino.bin").read_bytes()
+    for values in (values for values in stored if len(values) >= 1024):
+        assert values in shared
+        assert values not in own
+
+
+@pytest.mark.slow
+def test_four_bits_packed_again_are_the_same_bytes(packed_small):
+    assert (packed_small / WEIGHTS).read_bytes() == (packed_small.parent / "again" / WEIGHTS).read_bytes()
+
+
+@pytest.mark.parametrize("options", [{"runtimes": ["tvm"]}, {"runtimes": []}, {"table_bits": 2}])
+def test_what_there_is_not_is_refused_before_anything_is_written(tiny_student, tmp_path, options):
+    with pytest.raises(InputError, match=r"cannot run a packed model|table_bits is 2"):
+        pack_model(tiny_student, tmp_path / "out", **options)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
@@ -38,11 +39,27 @@ def test_the_fastest_engine_counts_single_rows_and_batches_alike(exported, monke
     assert engines._fastest(candidates, read_manifest(exported)) is candidates[fastest]
 
 
-@pytest.mark.parametrize(("machine", "expected"), [("x86_64", "openvino"), ("arm64", "onnxruntime")])
-def test_the_default_runtime_depends_on_the_machine(exported, monkeypatch, machine, expected):
+@pytest.mark.parametrize(
+    ("machine", "precision", "vnni", "expected"),
+    [
+        ("x86_64", "fp32", False, "openvino"),
+        ("AMD64", "int8", True, "openvino"),
+        ("x86_64", "int8", False, "onnxruntime"),
+        ("arm64", "fp32", True, "onnxruntime"),
+    ],
+)
+def test_the_default_runtime_depends_on_the_machine(exported, monkeypatch, machine, precision, vnni, expected):
     monkeypatch.setattr(engines.platform, "machine", lambda: machine)
     monkeypatch.setattr(engines, "find_spec", lambda name: object())
-    assert engines.default_runtime(read_manifest(exported)) == expected
+    monkeypatch.setattr(engines, "has_vnni", lambda: vnni)
+    assert engines.default_runtime(replace(read_manifest(exported), precision=precision)) == expected
+
+
+@pytest.mark.parametrize(("flags", "expected"), [("avx2 avx512_vnni", True), ("avx2 avx_vnni", True), ("avx2", False)])
+def test_vnni_is_read_from_the_flags(tmp_path, flags, expected):
+    (tmp_path / "cpuinfo").write_text(f"processor : 0\nflags : fpu {flags}\n")
+    assert engines.has_vnni(tmp_path / "cpuinfo") is expected
+    assert engines.has_vnni(tmp_path / "none") is False
 
 
 def test_signals_can_be_handled_after_openvino_engines_are_gone(exported):

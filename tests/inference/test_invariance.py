@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from distilface_st import EdgeEncoder, load_model
+from distilface_st.inference.engines import RUNTIMES
 
 SENTENCES = (
     *("hello", "world", "?", "A man is playing a guitar.", "don't", "1, 2, 3", "über Straßen", "我喜欢猫", "x" * 300),
@@ -16,10 +17,14 @@ SENTENCES = (
 )
 
 
-@pytest.fixture(scope="module", params=["distilface-micro", "distilface-mini"])
+@pytest.fixture(
+    scope="module",
+    params=[(model, runtime) for model in ("distilface-micro", "distilface-mini") for runtime in RUNTIMES],
+    ids="-".join,
+)
 def shipped(request):
     """A shipped model in int8, and its embeddings of the sentences, each alone."""
-    encoder = EdgeEncoder(request.param)
+    encoder = EdgeEncoder(*request.param)
     return encoder, encoder.encode(SENTENCES, batch_size=1, normalize_embeddings=True)
 
 
