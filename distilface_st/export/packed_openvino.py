@@ -44,6 +44,11 @@ class PackedOpenVINOFormat(OpenVINOFormat):
     def files(self) -> tuple[str, ...]:
         return PACKED_FILES[self.runtime]
 
+    @property
+    @override
+    def options(self) -> dict[str, Any]:
+        return {"DYNAMIC_QUANTIZATION_GROUP_SIZE": "0"}  # what comes after pooling computes in float
+
     @override
     def _save(self, path: Path, keep_in_float: Collection[str]) -> None:
         import openvino
@@ -83,14 +88,15 @@ def _multiply(node: Any, integers: np.ndarray, scales: np.ndarray) -> Any:
     from openvino import opset13 as operators
 
     given = node.input_value(0).get_node()
+    is_quantized = given.get_type_name() == "FakeQuantize"
+    smoothed = given.input_value(0).get_node() if is_quantized else given
     values, scale = integers.astype(np.float32) * scales, operators.constant(scales[None])
     weights = operators.multiply(operators.convert(operators.constant(integers), "f32"), scale)
-    if given.get_type_name() == "FakeQuantize":
-        smoothed = given.input_value(0).get_node()
-        if "smooth_quant" in smoothed.get_friendly_name():
-            taken_over = 1 / smoothed.input_value(1).get_node().data.reshape(-1, 1)
-            values = values * taken_over
-            weights = operators.multiply(weights, operators.constant(taken_over))
+    if "smooth_quant" in smoothed.get_friendly_name():
+        taken_over = 1 / smoothed.input_value(1).get_node().data.reshape(-1, 1)
+        values = values * taken_over
+        weights = operators.multiply(weights, operators.constant(taken_over))
+    if is_quantized:
         largest = np.abs(values).max(axis=0, keepdims=True)
         least, most = operators.constant(-largest), operators.constant(largest)
         weights = operators.fake_quantize(weights, least, most, least, most, levels=255)
