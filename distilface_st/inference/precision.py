@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 
 from ..errors import InputError
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
 
 Precision = Literal["float32", "int8", "uint8", "binary", "ubinary"]
 """What the numbers of an embedding are stored as."""
@@ -19,7 +22,7 @@ SCALED: tuple[Precision, ...] = ("int8", "uint8")
 _BUCKETS = 255
 
 
-def quantize_embeddings(embeddings: np.ndarray, precision: str, ranges: np.ndarray | None = None) -> np.ndarray:
+def quantize_embeddings(embeddings: ArrayLike, precision: str, ranges: ArrayLike | None = None) -> np.ndarray:
     """What ``sentence_transformers.util.quantize_embeddings`` gives, bit for bit.
 
     ``uint8`` cuts the range of each dimension into 255 steps and rounds down; what lies outside goes to its ends.
@@ -88,7 +91,7 @@ def check_calibration(count: int, precision: str) -> None:
         )
 
 
-def _checked_ranges(embeddings: np.ndarray, precision: str, ranges: np.ndarray | None) -> np.ndarray:
+def _checked_ranges(embeddings: np.ndarray, precision: str, ranges: ArrayLike | None) -> np.ndarray:
     dimension = embeddings.shape[-1]
     if ranges is None:
         check_calibration(len(np.atleast_2d(embeddings)), precision)
