@@ -33,6 +33,13 @@ def encode(
     model: ModelOption = DEFAULT_MODEL,
     column: Annotated[str | None, typer.Option(help="Column or field with the text.")] = None,
     normalize: Annotated[bool, typer.Option("--normalize", help="Scale embeddings to length 1.")] = False,
+    precision: Annotated[
+        str,
+        typer.Option(
+            help="float32, int8 or uint8 (a byte a dimension), binary or ubinary (a bit). The ranges of int8 and uint8 "
+            "are in the JSON, and in a .parquet's metadata."
+        ),
+    ] = "float32",
     batch_size: Annotated[
         int | None,
         typer.Option(min=1, help="Sentences in one forward pass. Default: 32 in torch, else as many as are fast."),
@@ -55,9 +62,11 @@ def encode(
             column=column,
             batch_size=batch_size,
             normalize_embeddings=normalize,
+            precision=precision,
             progress=lambda done: bar.update(task, completed=done),
         )
-    console().print(f"{result['rows']:,} embeddings of {result['dimension']} dimensions: {output}")
+    form = "" if precision == "float32" else f" in {precision}, {result['width']} bytes each"
+    console().print(f"{result['rows']:,} embeddings of {result['dimension']} dimensions{form}: {output}")
     if result["cut"]:
         cut = f"{result['cut']:,} of {result['rows']:,} texts are longer than the model reads"
         console().print(f"{cut}: their ends are not in their embeddings (`distilface index` cuts texts into passages).")

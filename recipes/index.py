@@ -37,7 +37,8 @@ def index(
     text_field: Annotated[str | None, typer.Option(help="Field with the text. Default: text, sentence, ...")] = None,
     store: Annotated[str, _store(help="faiss or milvus.")] = "faiss",
     kind: Annotated[
-        str | None, _store(help="exact, hnsw, ivf-pq or int8 (faiss); exact, hnsw or auto (milvus). Default: exact.")
+        str | None,
+        _store(help="exact, hnsw, ivf-pq, int8 or binary (faiss); exact, hnsw or auto (milvus). Default: exact."),
     ] = None,
     uri: Annotated[
         str | None, _store(help="Address of a Milvus server, its token in MILVUS_TOKEN. Default: a local file.")

@@ -16,6 +16,7 @@ from ..utils.chunks import chunked
 from ..utils.files import read_json
 from .engines import embed_batch, open_engine
 from .manifest import read_manifest
+from .precision import check_precision, quantize_embeddings
 from .similarity import pairwise_similarity, similarity
 from .tokenization import SentenceTokenizer, check_sentences, sentence_list
 
@@ -167,7 +168,10 @@ class EdgeEncoder:
             batch_size: Most sentences in a batch; by default as many as ``batch_tokens`` allows.
             show_progress_bar: Whether to show progress, with tqdm.
             output_value: ``sentence_embedding``: an exported graph gives nothing else.
-            precision: ``float32``, or what sentence-transformers quantizes embeddings to.
+            precision: ``float32``, ``int8`` or ``uint8`` (a byte a dimension), ``binary`` or ``ubinary`` (a bit, d / 8
+                columns). int8 and uint8 take the range of each dimension from the texts of the call, as
+                sentence-transformers does, so that an embedding depends on the others; for one text, or to compare
+                those of two calls, give ranges to :func:`distilface_st.inference.precision.quantize_embeddings`.
             convert_to_numpy: Give an array; where it is false, a list of torch tensors.
             convert_to_tensor: Give a torch tensor instead.
             normalize_embeddings: Scale embeddings to length 1.
@@ -176,12 +180,12 @@ class EdgeEncoder:
             **mteb: What MTEB adds to a call: ``task_metadata``, ``hf_split``, ``hf_subset`` and ``prompt_type``.
 
         Returns:
-            Shape (sentences, d), float32, row i for sentence i; for a string, shape (d,). A sentence without any token,
-            not even a special one, has zeros.
+            Shape (sentences, d), float32 or as ``precision`` says, row i for sentence i; for a string, shape (d,). A
+            sentence without any token, not even a special one, has zeros.
 
         Raises:
-            InputError: Something that is not a string, a prompt or a dimension that does not exist; an embedding that
-                is not finite.
+            InputError: Something that is not a string; a prompt, a dimension or a precision that does not exist; one
+                text in int8 or uint8; an embedding that is not finite.
             TypeError: An argument that is none of these.
         """
         if mteb:
@@ -200,6 +204,8 @@ class EdgeEncoder:
         for name, value in (("batch_size", batch_size), ("batch_tokens", batch_tokens)):
             if value is not None and value < 1:
                 raise InputError(f"{name} is {value}: it must be at least 1.")
+        precision = "float32" if precision is None else precision
+        check_precision(precision)
         is_one = isinstance(inputs, str)
         inputs = inputs if is_one else sentence_list(inputs)
         if is_one:  # spared the threads that a list is worth
@@ -211,10 +217,8 @@ class EdgeEncoder:
         check_finite(embeddings, [inputs] if is_one else inputs)
         if normalize_embeddings:
             embeddings /= np.maximum(np.linalg.norm(embeddings, axis=1, keepdims=True), 1e-12)
-        if precision not in (None, "float32"):
-            from sentence_transformers.util.quantization import quantize_embeddings
-
-            embeddings = np.asarray(quantize_embeddings(embeddings, precision))  # type: ignore[arg-type]
+        if precision != "float32":
+            embeddings = quantize_embeddings(embeddings, precision)
         if convert_to_tensor or not convert_to_numpy:
             import torch
 

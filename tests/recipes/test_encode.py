@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 from pyarrow import parquet
 
+from distilface_st import InputError
+from distilface_st.inference.precision import PRECISIONS, SCALED, quantize_embeddings, ranges_of
 from distilface_st.models import encode_file as encoding
 from distilface_st.models.build import build_model
 from distilface_st.models.load import load_model
@@ -84,13 +86,98 @@ def test_a_failure_leaves_no_half_file_and_an_old_one_alone(invoke, model, tmp_p
 
 
 def test_the_text_itself_is_not_written_over(tmp_path):
-    from distilface_st.errors import InputError
-    from distilface_st.models.encode_file import encode_file
-
     text = tmp_path / "text.jsonl"
     text.write_text('{"text": "a"}\n', encoding="utf-8")
     (tmp_path / "link.jsonl").symlink_to(text)
     for output in (text, tmp_path / "link.jsonl"):
         with pytest.raises(InputError, match="is the text itself"):
-            encode_file(None, text, output)
+            encoding.encode_file(None, text, output)
     assert text.read_text(encoding="utf-8") == '{"text": "a"}\n'
+
+
+class Numbers:
+    """Embeds a text that is a number by as many random ones, the same each time, which grow with it."""
+
+    def get_embedding_dimension(self):
+        return 12
+
+    def encode(self, texts, **_):
+        return np.stack([np.random.default_rng(int(text)).normal(size=12) * (1 + int(text)) for text in texts])
+
+
+@pytest.fixture
+def numbers(tmp_path, monkeypatch):
+    """Seven texts in three chunks, the last of one text, and their embeddings."""
+    monkeypatch.setattr(encoding, "CHUNK", 3)
+    texts = [str(number) for number in range(7)]
+    (tmp_path / "numbers.txt").write_text("\n".join(texts) + "\n")
+    return tmp_path / "numbers.txt", Numbers().encode(texts).astype(np.float32)
+
+
+@pytest.mark.parametrize("ending", [".npy", ".parquet", ".jsonl"])
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_a_file_is_quantized_as_a_whole(numbers, tmp_path, ending, precision):
+    source, embeddings = numbers
+    done = []
+    result = encoding.encode_file(
+        Numbers(), source, tmp_path / f"out{ending}", precision=precision, progress=done.append
+    )
+    _, found = read(tmp_path / f"out{ending}")
+    expected = quantize_embeddings(embeddings, precision)
+    assert ending == ".jsonl" or found.dtype == expected.dtype
+    np.testing.assert_array_equal(found, expected)
+    ranges = ranges_of(embeddings).tolist() if precision in SCALED else None
+    assert (result["precision"], result["width"], result["ranges"]) == (precision, expected.shape[1], ranges)
+    assert (result["rows"], result["dimension"], done) == (7, 12, [3, 6, 7])
+    assert {path.name for path in tmp_path.iterdir()} == {"numbers.txt", f"out{ending}"}
+    if ending == ".jsonl":
+        row = json.loads((tmp_path / "out.jsonl").read_text().splitlines()[0])
+        assert {type(number) for number in row["embedding"]} == {float if precision == "float32" else int}
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_parquet_says_how_its_embeddings_are_stored(numbers, tmp_path, precision):
+    source, _ = numbers
+    result = encoding.encode_file(Numbers(), source, tmp_path / "out.parquet", precision=precision)
+    metadata = parquet.read_schema(tmp_path / "out.parquet").metadata
+    assert metadata[b"precision"].decode() == precision
+    assert json.loads(metadata.get(b"ranges", b"null")) == result["ranges"]
+
+
+def test_a_second_file_takes_the_ranges_of_the_first(numbers, tmp_path):
+    source, embeddings = numbers
+    (tmp_path / "one.txt").write_text("3\n")
+    first = encoding.encode_file(Numbers(), source, tmp_path / "first.npy", precision="int8")
+    encoding.encode_file(Numbers(), tmp_path / "one.txt", tmp_path / "n.npy", precision="int8", ranges=first["ranges"])
+    np.testing.assert_array_equal(np.load(tmp_path / "n.npy"), np.load(tmp_path / "first.npy")[3:4])
+    query = quantize_embeddings(embeddings[3], "int8", first["ranges"])
+    np.testing.assert_array_equal(query, np.load(tmp_path / "first.npy")[3])
+
+
+@pytest.mark.parametrize(
+    ("lines", "precision", "message"),
+    [
+        ("3\n", "uint8", "uint8 needs the range of each dimension"),
+        ("", "int8", "holds no text"),
+        ("3\n4\n", "half", "no precision 'half': choose from float32, int8, uint8, binary, ubinary"),
+    ],
+)
+def test_what_cannot_be_quantized_is_refused_and_leaves_nothing(tmp_path, lines, precision, message):
+    (tmp_path / "in.txt").write_text(lines)
+    with pytest.raises(InputError, match=message):
+        encoding.encode_file(Numbers(), tmp_path / "in.txt", tmp_path / "out.npy", precision=precision)
+    assert [path.name for path in tmp_path.iterdir()] == ["in.txt"]
+
+
+@pytest.mark.parametrize("precision", ["int8", "ubinary"])
+@pytest.mark.parametrize("runtime", ["torch", None])
+def test_the_command_quantizes_in_torch_and_without(invoke, model, exported, source, tmp_path, precision, runtime):
+    folder = model if runtime else exported
+    invoke("encode", "--model", folder, source, tmp_path / "float.npy")
+    arguments = ["--precision", precision, "--json", tmp_path / "result.json"]
+    result = invoke("encode", "--model", folder, source, tmp_path / "out.npy", *arguments)
+    assert result.exit_code == 0, result.output
+    written = json.loads((tmp_path / "result.json").read_text())
+    assert f"32 dimensions in {precision}, {written['width']} bytes each" in " ".join(result.output.split())
+    expected = quantize_embeddings(np.load(tmp_path / "float.npy"), precision, written["ranges"])
+    np.testing.assert_array_equal(np.load(tmp_path / "out.npy"), expected)

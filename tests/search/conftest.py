@@ -19,6 +19,7 @@ STORES = [
     "faiss-exact",
     "faiss-hnsw",
     pytest.param("faiss-int8", marks=pytest.mark.slow),
+    pytest.param("faiss-binary", marks=pytest.mark.slow),
     pytest.param("milvus-exact", marks=needs_milvus),
     pytest.param("milvus-hnsw", marks=[needs_milvus, pytest.mark.slow]),
     pytest.param("milvus-remote", marks=[needs_milvus, pytest.mark.slow]),

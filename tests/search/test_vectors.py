@@ -12,7 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from distilface_st import InputError
+from distilface_st.search import parse_filter
 from distilface_st.search.hits import Passage
+from distilface_st.search.stores import faiss as faiss_module
 from distilface_st.search.stores import vectors as vectors_module
 from distilface_st.search.stores.faiss import FaissStore
 from distilface_st.search.stores.vectors import nearest
@@ -49,7 +51,8 @@ def store_of(folder, kind, vectors):
 
 
 @pytest.mark.parametrize(
-    ("kind", "least"), [("hnsw", 0.95), ("int8", 0.99), pytest.param("ivf-pq", 0.5, marks=pytest.mark.slow)]
+    ("kind", "least"),
+    [("hnsw", 0.95), ("int8", 0.99), ("binary", 0.75), pytest.param("ivf-pq", 0.5, marks=pytest.mark.slow)],
 )
 def test_structures_find_nearly_what_exact_finds(tmp_path, kind, least):
     rng = np.random.default_rng(0)
@@ -65,10 +68,11 @@ def test_structures_find_nearly_what_exact_finds(tmp_path, kind, least):
             assert score == pytest.approx(float(vectors[key] @ query), abs=1e-5)
 
 
-def test_rows_that_the_structure_does_not_know_are_found(tmp_path):
+@pytest.mark.parametrize("kind", ["hnsw", "binary"])
+def test_rows_that_the_structure_does_not_know_are_found(tmp_path, kind):
     rng = np.random.default_rng(1)
     vectors, late = unit(rng, 500), unit(rng, 1)
-    store = store_of(tmp_path / "s", "hnsw", vectors)
+    store = store_of(tmp_path / "s", kind, vectors)
     store.finish()
     store.add([Passage("late", 0, "late", {})], late, ["late"], "")
     key, score = store.search(late, 1)[0][0]
@@ -76,15 +80,63 @@ def test_rows_that_the_structure_does_not_know_are_found(tmp_path):
     assert score == pytest.approx(1, abs=1e-5)
 
 
-def test_filtered_structures_find_only_what_may_be_found(tmp_path):
-    from distilface_st.search import parse_filter
-
+@pytest.mark.parametrize("kind", ["hnsw", "int8", "binary"])
+def test_filtered_structures_find_only_what_may_be_found(tmp_path, kind):
     rng = np.random.default_rng(2)
-    store = store_of(tmp_path / "s", "hnsw", unit(rng, 2000))
+    store = store_of(tmp_path / "s", kind, unit(rng, 2000))
     store.finish()
     for own in store.search(unit(rng, 5), 10, parse_filter({"even": True})):
         assert len(own) == 10
         assert all(key % 2 == 0 for key, _ in own)
+
+
+def test_bits_find_what_a_filter_leaves_behind_nearer_rows(tmp_path):
+    rng = np.random.default_rng(4)
+    vectors = unit(rng, 1000)
+    query = vectors[:1]
+    vectors[::2] = query + 0.01 * vectors[::2]  # what the filter takes out is all nearer
+    store = store_of(tmp_path / "s", "binary", vectors / np.linalg.norm(vectors, axis=1, keepdims=True))
+    store.finish()
+    (odd,) = store.search(query, 5, parse_filter({"even": False}))
+    assert len(odd) == 5
+    assert all(key % 2 for key, _ in odd)
+
+
+@pytest.mark.parametrize("width", [16, 18, 5])
+def test_bits_are_padded_to_whole_bytes_and_read_again(tmp_path, width):
+    vectors = unit(np.random.default_rng(5), 200, width)
+    store = store_of(tmp_path / "s", "binary", vectors)
+    store.finish()
+    expected = store.search(vectors, 3)
+    store.close()
+    (structure,) = (tmp_path / "s").glob("structure-*")
+    assert structure.stat().st_size == pytest.approx(200 * -(-width // 8), abs=64)
+    again = FaissStore(tmp_path / "s", width, {"index": "binary"})
+    again.verify()
+    assert again.search(vectors, 3) == expected
+    assert [own[0].key for own in expected] == list(range(200))
+    again.close()
+
+
+def test_a_structure_of_another_kind_or_width_is_refused(tmp_path):
+    vectors = unit(np.random.default_rng(6), 100)
+    store = store_of(tmp_path / "s", "binary", vectors)
+    store.finish()
+    store.close()
+    for width, kind, message in ((16, "hnsw", "is damaged"), (8, "binary", "not this index's")):
+        other = FaissStore(tmp_path / "s", width, {"index": kind})
+        with pytest.raises(InputError, match=message):
+            other.search(vectors[:1, :width], 1)
+        other.close()
+
+
+def test_candidates_of_many_queries_are_compared_part_by_part(tmp_path, monkeypatch):
+    vectors = unit(np.random.default_rng(7), 300)
+    store = store_of(tmp_path / "s", "binary", vectors)
+    store.finish()
+    expected = store.search(vectors, 4)
+    monkeypatch.setattr(faiss_module, "BLOCK", 300)
+    assert store.search(vectors, 4) == expected
 
 
 def test_much_that_is_gone_is_dropped_and_the_rest_is_found_as_before(tmp_path):
@@ -110,17 +162,17 @@ def test_ivf_pq_over_too_little_compares_all(tmp_path):
 
 
 def test_a_width_that_ivf_pq_does_not_take_is_refused_before_anything_is_written(tmp_path):
-    with pytest.raises(InputError, match="dimensions that four divides, not for 18: use exact, hnsw or int8"):
+    with pytest.raises(InputError, match="dimensions that four divides, not for 18: use exact, hnsw, int8 or binary"):
         FaissStore(tmp_path, 18, {"index": "ivf-pq"}, create=True)
     assert not list(tmp_path.iterdir())
-    for kind in ("exact", "hnsw", "int8"):
+    for kind in ("exact", "hnsw", "int8", "binary"):
         (tmp_path / kind).mkdir()
         FaissStore(tmp_path / kind, 18, {"index": kind}, create=True).close()
 
 
 @pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="nothing is forked here")
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
-@pytest.mark.parametrize("kind", ["exact", "hnsw"])
+@pytest.mark.parametrize("kind", ["exact", "hnsw", "binary"])
 def test_a_forked_process_searches_as_its_parent_did(tmp_path, kind):
     rng = np.random.default_rng(0)
     store, queries = store_of(tmp_path / "s", kind, unit(rng, 200)), unit(rng, 5)
@@ -139,9 +191,10 @@ def test_a_forked_process_searches_as_its_parent_did(tmp_path, kind):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="file names are Unicode here")
-def test_a_structure_is_read_and_written_where_fopen_would_not_take_the_name(tmp_path):
+@pytest.mark.parametrize("kind", ["hnsw", "binary"])
+def test_a_structure_is_read_and_written_where_fopen_would_not_take_the_name(tmp_path, kind):
     vectors = unit(np.random.default_rng(0), 100)
-    store = store_of(tmp_path / os.fsdecode(b"caf\xe9"), "hnsw", vectors)
+    store = store_of(tmp_path / os.fsdecode(b"caf\xe9"), kind, vectors)
     store.finish()
     assert [own[0].key for own in store.search(vectors[:5], 1)] == [0, 1, 2, 3, 4]
     assert store.state()["structure"]

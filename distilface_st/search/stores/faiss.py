@@ -21,6 +21,7 @@ from ..filters import as_number, sql_of
 from ..hits import Passage
 from .base import REBUILD, Counts, Scored, VectorStore
 from .vectors import (
+    BLOCK,
     IVF_ROWS,
     KINDS,
     Nearest,
@@ -32,6 +33,7 @@ from .vectors import (
     load_faiss,
     nearest,
     open_structure,
+    structure_dimension,
 )
 
 if TYPE_CHECKING:
@@ -52,7 +54,8 @@ _AT_ONCE = 500  # values bound to one statement
 
 _OWN_FILE = re.compile(r"(vectors-[0-9]+\.f32|structure-[0-9]+\.faiss)")
 _WORTH_COMPACTING = 0.25  # share of rows taken out from which on the vectors are written anew
-_RESCORED = 4  # candidates of a structure compared exactly, for each hit wanted
+# Candidates of a structure compared exactly, for each hit wanted; signs alone need many (results/search/README.md).
+_RESCORED = dict.fromkeys(KINDS, 4) | {"binary": 32}
 _FEW = 0.1  # share of rows below which a filter's rows are compared one by one, and no structure is asked
 _COMPACTED_AT_ONCE = 65_536
 
@@ -233,8 +236,8 @@ class FaissStore(SqliteStore):
     between, the next change writes over them. Rows that a structure does not know yet are compared exactly. A file is
     noted in the catalogue before it is written, and only files noted there are ever removed.
 
-    Settings: ``index``, one of ``exact`` (compares all), ``hnsw``, ``ivf-pq``, ``int8``. All but the first find
-    candidates that are compared exactly after; ``ivf-pq`` compares all while there are fewer than 2,048 passages.
+    Settings: ``index``, one of ``exact`` (compares all), ``hnsw``, ``ivf-pq``, ``int8``, ``binary``. All but the first
+    find candidates that are compared exactly after; ``ivf-pq`` compares all while there are fewer than 2,048 passages.
     """
 
     def __init__(self, folder: Path, dimension: int, settings: dict[str, Any], create: bool = False) -> None:
@@ -306,8 +309,14 @@ class FaissStore(SqliteStore):
         if rows is not None:
             allowed = np.zeros(view.covered, bool)
             allowed[rows[rows < view.covered]] = True
-        likely = candidates(view.structure, vectors, min(_RESCORED * k, view.covered), allowed)
-        similarities = np.einsum("qkd,qd->qk", view.vectors[np.maximum(likely, 0)], vectors)
+        wanted = _RESCORED[self.settings["index"]] * k
+        likely = candidates(view.structure, vectors, min(wanted, view.covered), allowed)
+        similarities = np.empty(likely.shape, np.float32)
+        at_once = max(1, BLOCK // likely.shape[1])
+        for start in range(0, len(vectors), at_once):
+            part = slice(start, start + at_once)
+            compared = view.vectors[np.maximum(likely[part], 0)]
+            similarities[part] = np.einsum("qkd,qd->qk", compared, vectors[part])
         similarities[likely < 0] = -np.inf
         later = np.arange(view.covered, len(view.vectors)) if rows is None else rows[rows >= view.covered]
         return best_of([Nearest(likely, similarities), nearest(view.vectors, vectors, k, later)], k)
@@ -327,8 +336,9 @@ class FaissStore(SqliteStore):
         path = self._inside(known["file"])
         if not path.is_file() or path.stat().st_size != known["bytes"]:
             raise InputError(f"{path} is missing or cut short: {REBUILD}.")
-        index = open_structure(path)
-        if index.ntotal != known["rows"] or index.d != self.dimension:
+        kind = self.settings["index"]
+        index = open_structure(kind, path)
+        if index.ntotal != known["rows"] or index.d != structure_dimension(kind, self.dimension):
             raise InputError(f"{path} is not this index's: {REBUILD}.")
         return index
 

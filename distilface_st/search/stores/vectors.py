@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from ...errors import InputError
+from ...inference.precision import quantize_embeddings, quantized_width
 from ...utils.extras import require
 from .base import REBUILD
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-KINDS = ("exact", "hnsw", "ivf-pq", "int8")
+KINDS = ("exact", "hnsw", "ivf-pq", "int8", "binary")
 
 BLOCK = 16_384
 """Rows compared at once: 25 MB at 384 dimensions, float32, and the similarities of a hundred queries beside them."""
@@ -115,14 +116,16 @@ def load_faiss() -> Any:
 def check_kind(kind: str, dimension: int) -> None:
     """Refuse a kind of structure that vectors of this width cannot have."""
     if kind == "ivf-pq" and dimension % 4:
-        raise InputError(f"ivf-pq is for dimensions that four divides, not for {dimension}: use exact, hnsw or int8.")
+        others = "exact, hnsw, int8 or binary"
+        raise InputError(f"ivf-pq is for dimensions that four divides, not for {dimension}: use {others}.")
 
 
 def build_structure(kind: str, vectors: np.ndarray, path: Path) -> None:
     """Build a structure over all rows, shape (n, d), float32, of length 1, and write it to a file.
 
     ``hnsw`` is a graph of neighbours and holds the vectors again; ``ivf-pq`` has clusters, of which a few are looked
-    at, and a byte for each four dimensions; ``int8`` has all rows, a byte a dimension.
+    at, and a byte for each four dimensions; ``int8`` has all rows, a byte a dimension; ``binary`` has all rows, a bit a
+    dimension, its sign, compared by Hamming distance.
     """
     with ThreadPoolExecutor(1) as thread:  # which has FAISS's own threads to itself, see _threads
         thread.submit(_build, kind, vectors, path).result()
@@ -135,6 +138,8 @@ def _build(kind: str, vectors: np.ndarray, path: Path) -> None:
     if kind == "hnsw":
         index = faiss.IndexHNSWFlat(dimension, HNSW_LINKS, product)
         index.hnsw.efConstruction = HNSW_BUILD
+    elif kind == "binary":
+        index = faiss.IndexBinaryFlat(structure_dimension(kind, dimension))
     elif kind == "int8":
         index = faiss.IndexScalarQuantizer(dimension, faiss.ScalarQuantizer.QT_8bit, product)
     else:
@@ -144,23 +149,31 @@ def _build(kind: str, vectors: np.ndarray, path: Path) -> None:
         step = max(1, rows // _TRAINED_ON)
         index.train(np.ascontiguousarray(vectors[::step][:_TRAINED_ON]))
     for start in range(0, rows, _ADDED_AT_ONCE):  # a mapped file is read part by part, and never whole in memory
-        index.add(np.ascontiguousarray(vectors[start : start + _ADDED_AT_ONCE]))
+        part = np.ascontiguousarray(vectors[start : start + _ADDED_AT_ONCE])
+        index.add(quantize_embeddings(part, "ubinary") if kind == "binary" else part)
+    write = faiss.write_index_binary if kind == "binary" else faiss.write_index
     with path.open("wb") as file:  # opened here, since C takes not every name, see open_structure
-        faiss.write_index(index, faiss.PyCallbackIOWriter(file.write))
+        write(index, faiss.PyCallbackIOWriter(file.write))
 
 
-def open_structure(path: Path) -> Any:
+def structure_dimension(kind: str, dimension: int) -> int:
+    """Dimensions of a structure over vectors of this width: as many, but for ``binary`` the bits of whole bytes."""
+    return 8 * quantized_width(dimension, "ubinary") if kind == "binary" else dimension
+
+
+def open_structure(kind: str, path: Path) -> Any:
     """Open a structure, mapped from its file where FAISS can.
 
     It cannot where the path holds what C's ``fopen`` does not take: on Windows letters of other alphabets, elsewhere
     bytes that are not UTF-8.
     """
     faiss = load_faiss()
+    read = faiss.read_index_binary if kind == "binary" else faiss.read_index
     with suppress(RuntimeError, TypeError):
-        return faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
+        return read(str(path), faiss.IO_FLAG_MMAP_IFC)
     try:
         with path.open("rb") as file:
-            return faiss.read_index(faiss.PyCallbackIOReader(file.read))
+            return read(faiss.PyCallbackIOReader(file.read))
     except RuntimeError as error:
         raise InputError(f"{path} is damaged: {REBUILD} ({str(error).splitlines()[0][:120]}).") from error
 
@@ -179,6 +192,8 @@ def candidates(index: Any, queries: np.ndarray, k: int, allowed: np.ndarray | No
         parameters = faiss.SearchParametersIVF(nprobe=min(_IVF_PROBES, index.nlist), sel=selector)
     else:
         parameters = faiss.SearchParameters(sel=selector)
+    if isinstance(index, faiss.IndexBinary):
+        queries = quantize_embeddings(queries, "ubinary")
     parts = np.array_split(queries, max(1, min(len(queries), os.cpu_count() or 1)))
     found = _threads(os.getpid()).map(lambda part: index.search(part, k, params=parameters)[1], parts)
     return np.vstack(list(found))
