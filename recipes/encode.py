@@ -50,8 +50,10 @@ def encode(
     json_file: JsonFile = None,
 ) -> None:
     """Embed a file of any size; row i of the output belongs to record i of the input."""
+    from ..inference.precision import check_precision
     from ..models.encode_file import encode_file
 
+    check_precision(precision)
     opened = open_model(model, device, runtime, threads)
     with progress_bar() as bar:
         task = bar.add_task("encoding", total=None)
