@@ -87,7 +87,7 @@ def export_model(
             until it falls no more than that.
         torch_weights: Also write the model's own weights, with which stock ``SentenceTransformer`` opens it in torch.
         plain: Write ONNX graphs in standard operators alone, for runtimes without onnxruntime's own.
-        table_bits: For int8, bits of the vocabulary's table: 8, or 4 for a smaller file.
+        table_bits: For int8, bits of tables of 4,096 rows or more, a vocabulary's that is: 8, or 4 for a smaller file.
         name: What to call the model; by default its path or class.
         progress: Called with what is being done.
 
@@ -118,6 +118,8 @@ def export_model(
         raise InputError("Plain graphs are ONNX: name that format.")
     if calibration is not None and not is_int8:
         raise InputError("Calibration sentences are for int8.")
+    if table_bits != 8 and not is_int8:
+        raise InputError("A table of 4 bits is for int8.")
     if max_loss is not None and (not is_int8 or scored_pairs is None):
         raise InputError("A maximal loss is for int8, and needs scored pairs to measure it on.")
     check_output(output, EXPORT_FOLDER)

@@ -319,9 +319,9 @@ def _replace_lookup_in_blocks(model: onnx.ModelProto, node: onnx.NodeProto, tabl
         "int4_16th": np.float32(1 / 16),
         "int4_16": np.float32(16),
         "int4_8": np.float32(8),
-        f"int4_blocks_{size}": np.array([0, 0, -1, size]),
-        "int4_each": np.array([0, 0, -1, 1]),
-        "int4_row": np.array([0, 0, -1]),
+        f"int4_blocks_{size}": np.array([0, 0, -1, size], np.int64),
+        "int4_each": np.array([0, 0, -1, 1], np.int64),
+        "int4_row": np.array([0, 0, -1], np.int64),
     }
     there = {known.name for known in model.graph.initializer}
     missing = (numpy_helper.from_array(value, name) for name, value in constants.items() if name not in there)

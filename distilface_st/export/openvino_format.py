@@ -66,8 +66,6 @@ class OpenVINOFormat(GraphFormat):
 
         model, spec = self.base.clone(), self.spec
         excluded = in_float(model, keep_in_float)
-        if spec.precision == "int8" and spec.table_bits == 4:
-            _tables_in_blocks(model)
         if spec.static:
             model = quantize_static(model, spec, excluded)
         elif spec.precision == "int8":
@@ -75,6 +73,8 @@ class OpenVINOFormat(GraphFormat):
             with quiet():  # weights with a scale a channel, embedding tables with a scale a row
                 scope = nncf.IgnoredScope(names=excluded)
                 model = nncf.compress_weights(model, mode=nncf.CompressWeightsMode.INT8_SYM, ignored_scope=scope)
+        if spec.precision == "int8" and spec.table_bits == 4:
+            _tables_in_blocks(model, self.base)
         openvino.save_model(model, str(path), compress_to_fp16=spec.precision == "fp16")
 
     @override
@@ -90,15 +90,20 @@ def in_float(model: Any, keep_in_float: Collection[str]) -> list[str]:
     return [name for name, layer in layers.items() if layer in keep_in_float or not layer.startswith("0.")]
 
 
-def _tables_in_blocks(model: Any) -> None:
-    """Store a graph's vocabularies in 4 bits, in place."""
-    for node in model.get_ops():
-        table = node.input_value(0).get_node() if node.get_type_name() == "Gather" else None
-        if table is None or table.get_type_name() != "Constant" or not fits_in_blocks((*table.data.shape, 1)):
-            continue
-        found = look_up(node, *quantize_blocks(np.array(table.data)))
-        for user in node.output(0).get_target_inputs():
-            user.replace_source_output(found.output(0))
+def _tables_in_blocks(model: Any, base: Any) -> None:
+    """Store a graph's vocabularies in 4 bits, in place; ``base`` is the same graph with tables in float."""
+    tables = {}
+    for node in base.get_ops():
+        if node.get_type_name() == "Gather" and node.input_value(0).get_node().get_type_name() == "Constant":
+            values = np.array(node.input_value(0).get_node().data)
+            if values.ndim == 2 and fits_in_blocks(values.shape):
+                tables[node.get_friendly_name()] = values
+    for node in model.get_ordered_ops():
+        if node.get_friendly_name() in tables:
+            found = look_up(node, *quantize_blocks(tables[node.get_friendly_name()]))
+            for user in node.output(0).get_target_inputs():
+                user.replace_source_output(found.output(0))
+    model.validate_nodes_and_infer_types()
 
 
 def look_up(node: Any, table: np.ndarray, scales: np.ndarray) -> Any:

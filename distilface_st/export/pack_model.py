@@ -63,9 +63,16 @@ if TYPE_CHECKING:
     Content = tuple[str, tuple[int, ...], bytes]
     """A tensor by what it holds: its type, its shape and its bytes."""
 
+_SHARED = (np.uint8, np.int8, np.float16, np.float32)
+"""Types of large matrices, none of which a packed graph holds itself."""
+
 _AT_THE_TOP = (TOKENIZER, "modules.json", "config_sentence_transformers.json")
 _METADATA = {
     "distilface-packed": "value = int8 * scale; where the scale is a vector, the matrix is stored as (in, out)"
+}
+_METADATA_OF_BLOCKS = {
+    "distilface-packed": f"{_METADATA['distilface-packed']}; a byte of a uint8 matrix (rows, d/2) holds two integers, "
+    "plus 8 each, column j in the lower half of byte j and column j + d/2 in its upper half, with a scale a block"
 }
 """One entry: more would come in an order that changes from run to run."""
 
@@ -74,7 +81,7 @@ def pack_model(
     model: SentenceTransformer,
     output: str | os.PathLike[str],
     *,
-    runtimes: Sequence[str] = ("onnxruntime",),
+    runtimes: str | Sequence[str] = "onnxruntime",
     table_bits: int = 4,
     name: str | None = None,
     card: str | None = None,
@@ -84,8 +91,8 @@ def pack_model(
     Every large matrix (linear layers of the encoder and after it, embedding tables) becomes int8 with a scale a row,
     the vocabulary 4-bit integers in blocks; graphs hold no weights and read these. So the folder is a quarter of the
     model's size or less, opens with :func:`distilface_st.load_model` as an ordinary SentenceTransformer that can be
-    trained, and with :class:`distilface_st.EdgeEncoder` without torch. What was packed, opened and packed again has the
-    same integers.
+    trained, and with :class:`distilface_st.EdgeEncoder` without torch. What was packed, opened and packed again with
+    the same bits has the same integers.
 
     onnxruntime finds the scales of activations while its graph runs; OpenVINO's graph has scales that were found on
     text, which is faster where a processor multiplies int8 in one instruction (VNNI) and less exact.
@@ -95,7 +102,7 @@ def pack_model(
         output: The folder. An export in it is replaced as a whole, when all is done; a folder with anything else in it
             is refused.
         runtimes: For which to write a graph: ``onnxruntime``, ``openvino`` or both.
-        table_bits: Bits of a vocabulary's table: 4, or 8 as for other tables.
+        table_bits: Bits of tables of 4,096 rows or more, a vocabulary's that is: 4, or 8 as for other tables.
         name: What to call the model; by default its class.
         card: Text of ``README.md``; by default that of an export.
 
@@ -115,8 +122,10 @@ def pack_model(
             load_model("packed")  # to train it further
     """
     check_output(output, EXPORT_FOLDER)
-    if unknown := set(runtimes) - set(PACKED_FILES) or (() if runtimes else {"no runtime"}):
-        raise InputError(f"{min(unknown)!r} cannot run a packed model: choose from {', '.join(PACKED_FILES)}.")
+    runtimes = [runtimes] if isinstance(runtimes, str) else list(dict.fromkeys(runtimes))
+    if not runtimes or not set(runtimes) <= PACKED_FILES.keys():
+        named = ", ".join(map(repr, runtimes)) or "Nothing"
+        raise InputError(f"{named} cannot run a packed model: choose from {', '.join(PACKED_FILES)}.")
     if table_bits not in TABLE_BITS:
         raise InputError(f"table_bits is {table_bits!r}: it must be 4 or 8.")
     source = portable_model(model)
@@ -128,13 +137,14 @@ def pack_model(
         {key: widen(tensors[key], tensors.get(key + SCALE)) for key in tensors if not key.endswith(SCALE)}
     )
     graph = SentenceGraph(rounded)
-    manifest = new_manifest(rounded, graph, "int8", "dynamic", name)
+    manifest = new_manifest(rounded, graph, "int8", _activations(runtimes), name)
     with atomic_folder(output, EXPORT_FOLDER) as folder:
         _save_settings(rounded, folder)
         save_tokenizer(rounded, folder, manifest)
-        (folder / WEIGHTS).write_bytes(save(stored, _METADATA))
+        has_blocks = any(values.dtype == np.uint8 for values in stored.values())
+        (folder / WEIGHTS).write_bytes(save(stored, _METADATA_OF_BLOCKS if has_blocks else _METADATA))
         batches = text_batches(folder, manifest, python_sentences(CALIBRATION_SENTENCES))
-        for runtime in dict.fromkeys(runtimes):
+        for runtime in runtimes:
             packed: GraphFormat
             if runtime == "openvino":
                 spec = GraphSpec(graph, "int8", manifest.max_seq_length, batches, static=True)
@@ -150,6 +160,13 @@ def pack_model(
         if model_fingerprint(load_model(folder, device="cpu")) != manifest.model["fingerprint"]:
             raise InputError("This model cannot be packed: opened again, its weights are others.")
     return manifest
+
+
+def _activations(runtimes: Sequence[str]) -> str:
+    """How graphs quantize activations: onnxruntime's while it runs, OpenVINO's by scales found on text."""
+    if "openvino" not in runtimes:
+        return "dynamic"
+    return "static" if len(runtimes) == 1 else "dynamic (in OpenVINO static)"
 
 
 def packed_weights(model: SentenceTransformer, table_bits: int = 4) -> dict[str, np.ndarray]:
@@ -247,7 +264,7 @@ def share_weights(model: onnx.ModelProto, weights: Path) -> onnx.ModelProto:
             tensor.data_location = TensorProto.EXTERNAL
             for key, value in zip(("location", "offset", "length"), (weights.name, *place), strict=True):
                 tensor.external_data.add(key=key, value=str(value))
-        elif values.ndim == 2 and values.size >= LARGE and values.dtype in (np.uint8, np.int8, np.float32):
+        elif values.ndim == 2 and values.size >= LARGE and values.dtype in _SHARED:
             inline.append(tensor.name)
     if inline:
         raise InputError(f"The graph cannot share the weights of {weights.name}: {', '.join(inline)} is not in it.")

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 _CONSTANT = "self.parts."
 """Before the name of a parameter, in that of the constant which OpenVINO makes of it."""
 
+_LEAST = np.float32(1e-20)
+"""A range of zero, of weights that are all zero, gives anything."""
+
 _ALIGNED = 64  # bytes
 _WORTH_SHARING = 512  # bytes
 
@@ -56,11 +59,13 @@ class PackedOpenVINOFormat(OpenVINOFormat):
         weights = self._weights()
         model = quantize_static(self.base.clone(), self.spec, in_float(self.base, keep_in_float))
         for node in model.get_ordered_ops():
-            if name := weights.get(node.get_friendly_name()):
+            if name := weights.pop(node.get_friendly_name(), None):
                 change = look_up if node.get_type_name() == "Gather" else _multiply
                 found = change(node, self.stored[name], self.stored[name + SCALE])
                 for user in node.output(0).get_target_inputs():
                     user.replace_source_output(found.output(0))
+        if weights:
+            raise InputError(f"The graph cannot share the weights of {min(weights.values())}: nncf has changed it.")
         model.validate_nodes_and_infer_types()
         with tempfile.TemporaryDirectory() as scratch:
             whole = Path(scratch, "model.xml")
@@ -97,7 +102,7 @@ def _multiply(node: Any, integers: np.ndarray, scales: np.ndarray) -> Any:
         values = values * taken_over
         weights = operators.multiply(weights, operators.constant(taken_over))
     if is_quantized:
-        largest = np.abs(values).max(axis=0, keepdims=True)
+        largest = np.maximum(np.abs(values).max(axis=0, keepdims=True), _LEAST)
         least, most = operators.constant(-largest), operators.constant(largest)
         weights = operators.fake_quantize(weights, least, most, least, most, levels=255)
     return operators.matmul(node.input_value(0), weights, False, False)
@@ -138,5 +143,5 @@ def _shorten(tree: ElementTree.ElementTree[ElementTree.Element], names: Collecti
         if layer.get("name") not in names:
             layer.set("name", layer.attrib["id"])
         for port in layer.iterfind("output/port"):
-            if port.get("names") not in names:
-                port.attrib.pop("names", None)
+            if kept := [name for name in port.attrib.pop("names", "").split(",") if name in names]:
+                port.set("names", ",".join(kept))

@@ -41,7 +41,7 @@ def open_graph(
         digest: What tells the files from others; without it nothing is kept.
     """
     folder = cache_folder()
-    if digest is None or folder is None or device != "CPU" or "CACHE_DIR" in settings:
+    if digest is None or folder is None or device != "CPU" or "CACHE_DIR" in settings or not _is_own(folder):
         return core.compile_model(_read(core, files), device, settings)
     import openvino
 
@@ -53,12 +53,24 @@ def open_graph(
         content = entry.read_bytes()
         if hashlib.sha256(content[_CHECKSUM:]).digest() == content[:_CHECKSUM]:
             graph = core.import_model(content[_CHECKSUM:], device, settings)
-            os.utime(entry)
+            with suppress(OSError):  # a folder that may be read alone
+                os.utime(entry)
             return graph
     graph = core.compile_model(_read(core, files), device, settings)
+    if sum(file.stat().st_size for file in files) > _LARGEST:
+        return graph
     with suppress(Exception):  # no room, no right to write: it is compiled again next time
         _keep(entry, graph.export_model().getvalue())
     return graph
+
+
+def _is_own(folder: Path) -> bool:
+    """Whether nobody but the user (or root) can put anything into a folder; one that is not there yet will be so."""
+    try:
+        found = folder.stat()
+    except OSError:
+        return True
+    return os.name != "posix" or (found.st_uid in (os.getuid(), 0) and not found.st_mode & 0o022)
 
 
 def _read(core: Any, files: Sequence[Path]) -> Any:
@@ -69,8 +81,6 @@ def _read(core: Any, files: Sequence[Path]) -> Any:
 
 def _keep(entry: Path, compiled: bytes) -> None:
     """Write an entry, whole or not at all, and remove those that were not used for longest."""
-    if len(compiled) > _LARGEST:
-        return
     entry.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     with atomic_file(entry) as temporary:
         temporary.write_bytes(hashlib.sha256(compiled).digest() + compiled)

@@ -151,10 +151,11 @@ def open_engine(
     Args:
         folder: An exported folder.
         runtime: ``onnxruntime`` or ``openvino``; ``auto`` times those that can run here and takes the faster one. By
-            default the folder's only graph, or of two the one that :func:`default_runtime` names.
+            default the folder's only graph, or of two the one that providers or a device are meant for, else that which
+            :func:`default_runtime` names.
         threads: Processor threads; by default all cores.
         providers: onnxruntime's execution providers, best first; by default the CPU's.
-        options: Settings of the engine, not with ``auto``: onnxruntime's session configuration, or OpenVINO's
+        options: Settings of the engine, which is to be named then: onnxruntime's session configuration, or OpenVINO's
             compilation properties such as ``{"INFERENCE_PRECISION_HINT": "f32"}``.
         manifest: The folder's manifest, where it has been read.
         device: OpenVINO's device; by default ``CPU``.
@@ -164,6 +165,8 @@ def open_engine(
         MissingExtraError: The runtime is not installed.
     """
     known = manifest or read_manifest(folder)
+    if runtime is None:
+        runtime = _meant_by(providers, device, known)
 
     def open_one(runtime: str) -> Engine:
         if runtime not in RUNTIMES:
@@ -188,6 +191,13 @@ def open_engine(
             return _fastest([open_one(name) for name in candidates], known)
         runtime = candidates[0] if candidates else None
     return open_one(runtime or default_runtime(known))
+
+
+def _meant_by(providers: Sequence[str] | None, device: str | None, manifest: Manifest) -> str | None:
+    """The runtime that these settings are for, of a folder that has a graph for it."""
+    meant = "onnxruntime" if any(name.endswith("ExecutionProvider") for name in providers or ()) else None
+    meant = "openvino" if device is not None else meant
+    return meant if meant in manifest.graphs else None
 
 
 def default_runtime(manifest: Manifest) -> str:

@@ -112,6 +112,8 @@ def encode_file(
     if output.suffix not in _WRITERS:
         raise InputError(f"{output} ends in {output.suffix!r}: embeddings go to {', '.join(_WRITERS)}.")
     check_precision(precision)
+    if ranges is not None and precision not in SCALED:
+        raise InputError(f"Ranges are for {' and '.join(SCALED)}, not for {precision}.")
     check_output_file(output)
     found = find_source(source)
     if output.exists() and any(output.samefile(file) for file in found.files):
@@ -136,7 +138,7 @@ def encode_file(
                 progress(rows)
 
     chunks = embedded()
-    known = np.asarray(ranges, np.float32) if precision in SCALED and ranges is not None else None
+    known = None if ranges is None else np.asarray(ranges, np.float32)
     with atomic_file(output) as temporary, ExitStack() as stack:
         if precision in SCALED and known is None:
             beside = None if temporary == output else temporary.parent  # a device has no room beside it

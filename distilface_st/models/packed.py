@@ -68,7 +68,8 @@ def unpacked(folder: str | os.PathLike[str]) -> Iterator[Path]:
 def read_weights(folder: str | os.PathLike[str]) -> dict[str, Tensor]:
     """The state of a packed model's ``SentenceTransformer``, in float32, its checksum compared with the manifest's."""
     path = Path(folder, WEIGHTS)
-    for graph in read_manifest(folder).graphs.values():
+    graphs = [graph for graph in read_manifest(folder).graphs.values() if WEIGHTS in graph.files]
+    for graph in {graph.files[WEIGHTS]["sha256"]: graph for graph in graphs}.values():  # the same of all, if sound
         check_files(folder, graph, [WEIGHTS])
     try:
         stored = load_file(path)

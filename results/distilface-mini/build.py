@@ -16,6 +16,7 @@ from typing import Any
 
 from distilface_st import EdgeEncoder, load_model, load_sts, pack_model, sts_suite
 from distilface_st.datasets.sts import AVERAGE6
+from distilface_st.inference.manifest import PACKED_FILES
 from distilface_st.utils.files import write_json
 
 HERE = Path(__file__).parent
@@ -96,7 +97,7 @@ def main() -> None:
     model = load_model(stages[-1] / "model", device="cpu")
     model.max_seq_length = MAX_TOKENS
     folder = assets / name
-    pack_model(model, folder, name=f"distilface-{name}")
+    pack_model(model, folder, runtimes=tuple(PACKED_FILES), table_bits=8, name=f"distilface-{name}")
     found = {
         "int8, EdgeEncoder": scores(EdgeEncoder(folder), sts),
         "int8 weights, torch": scores(load_model(folder, device="cpu"), sts),

@@ -27,6 +27,7 @@ def _keep_sums(old: Path, new: Path) -> None:
     entry["formerly"] = [known for known in dict.fromkeys(sums) if known != entry["sha256"]]
     for added in manifest.graphs["openvino"].files.values():
         added["formerly"] = []
+    manifest.made_with["command"] = "repack.py distilface_st/assets STS"
     manifest.write(new)
 
 

@@ -46,7 +46,7 @@ def main(sts: Path, domains: Path, output: Path, *names: str) -> None:
                     encoder = EdgeEncoder(folder, runtime)
                     row = {"model": name, "table_bits": bits, "runtime": runtime}
                     row["bytes"] = rest + manifest.graphs[runtime].size
-                    row["average5"] = round(sts_suite(encoder, sts)["average5"] or 0.0, 2)
+                    row["average5"] = round(float(sts_suite(encoder, sts)["average5"]), 2)
                     row |= {domain: round(test.score(encoder)["mrr@10"], 4) for domain, test in tests.items()}
                     is_new = not output.exists()
                     with output.open("a", newline="", encoding="utf-8") as file:

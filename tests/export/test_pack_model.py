@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -11,11 +12,11 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from safetensors.numpy import load_file
 
-from distilface_st import EdgeEncoder, InputError, build_model, load_model, pack_model
-from distilface_st.export.onnx_precision import quantize_rows
+from distilface_st import EdgeEncoder, InputError, build_model, export_model, load_model, pack_model
+from distilface_st.export.onnx_precision import quantize_blocks, quantize_rows
 from distilface_st.export.pack_model import quantize_exactly
 from distilface_st.inference.manifest import WEIGHTS, read_manifest
-from distilface_st.models.packed import SCALE
+from distilface_st.models.packed import SCALE, widen
 
 onnx = pytest.importorskip("onnx")
 for _package in ("onnxruntime", "onnxscript"):
@@ -169,6 +170,50 @@ def test_graphs_of_both_runtimes_share_the_weights(packed_small):
     for values in (values for values in stored if len(values) >= 1024):
         assert values in shared
         assert values not in own
+
+
+@pytest.mark.slow
+def test_a_layer_of_zeros_stays_one_in_openvino(tiny_student, tmp_path):
+    pytest.importorskip("nncf")
+    model = copy.deepcopy(tiny_student)
+    with torch.no_grad():
+        model[0].model.encoder.layer[0].intermediate.dense.weight[:40] = 0
+    pack_model(model, tmp_path / "packed", runtimes="openvino")
+    found, expected = EdgeEncoder(tmp_path / "packed").encode(SENTENCES), model.encode(SENTENCES)
+    assert cosines(found, expected).min() > 0.97
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("formats", "activations", "plain"),
+    [
+        ("onnx", "dynamic", False),
+        ("onnx", "dynamic", True),
+        ("openvino", "dynamic", False),
+        ("openvino", "static", False),
+    ],
+)
+def test_exports_take_a_vocabulary_in_four_bits(tiny_student, tmp_path, monkeypatch, formats, activations, plain):
+    pytest.importorskip("nncf")
+    monkeypatch.setattr("distilface_st.export.onnx_precision.VOCABULARY", 64)
+    sizes = []
+    for bits in (8, 4):
+        options = {"activations": activations, "plain": plain, "table_bits": bits}
+        manifest = export_model(tiny_student, tmp_path / str(bits), formats=formats, precision="int8", **options)
+        sizes.append(next(iter(manifest.graphs.values())).size)
+    words = tiny_student[0].model.embeddings.word_embeddings.weight.numel()
+    assert sizes[0] - sizes[1] > 0.3 * words or formats == "onnx"  # small graphs of ONNX grow by their new nodes
+    with torch.no_grad():
+        rounded = copy.deepcopy(tiny_student)
+        table = rounded[0].model.embeddings.word_embeddings.weight
+        table.copy_(widen(*map(torch.from_numpy, quantize_blocks(table.numpy()))))
+    expected = rounded.encode(SENTENCES)
+    assert cosines(EdgeEncoder(tmp_path / "4").encode(SENTENCES), expected).min() > 0.97
+
+
+def test_a_table_of_four_bits_is_for_int8(tiny_student, tmp_path):
+    with pytest.raises(InputError, match="4 bits is for int8"):
+        export_model(tiny_student, tmp_path / "out", table_bits=4)
 
 
 @pytest.mark.slow

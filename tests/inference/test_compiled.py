@@ -73,6 +73,31 @@ def test_a_cache_that_cannot_be_written_or_is_turned_off_is_done_without(exporte
     assert cache.read_text() == "a file"
 
 
+def test_a_folder_into_which_others_can_write_is_not_used(exported, cache, compilations):
+    cache.mkdir()
+    cache.chmod(0o777)
+    EdgeEncoder(exported, "openvino")
+    assert list(cache.iterdir()) == []
+
+
+def test_a_folder_that_can_be_read_alone_is_used_and_large_graphs_are_not_kept(
+    exported, cache, compilations, monkeypatch
+):
+    monkeypatch.setattr(compiled, "_LARGEST", 1000)
+    EdgeEncoder(exported, "openvino")
+    assert not cache.exists()
+    monkeypatch.undo()
+    monkeypatch.setenv(compiled.CACHE_VARIABLE, str(cache))
+    EdgeEncoder(exported, "openvino")
+
+    def refuse(*_: object) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(compiled.os, "utime", refuse)
+    monkeypatch.setattr(compiled, "_read", lambda *_: pytest.fail("compiled again"))
+    EdgeEncoder(exported, "openvino")
+
+
 def test_what_was_not_used_for_longest_goes(tmp_path):
     for number in range(11):
         entry = tmp_path / f"{number}.compiled"

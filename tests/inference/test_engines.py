@@ -55,6 +55,18 @@ def test_the_default_runtime_depends_on_the_machine(exported, monkeypatch, machi
     assert engines.default_runtime(replace(read_manifest(exported), precision=precision)) == expected
 
 
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [({"device": "GPU"}, "openvino"), ({"providers": ["CUDAExecutionProvider"]}, "onnxruntime"), ({}, None)],
+)
+def test_settings_of_one_runtime_choose_it(exported, settings, expected):
+    both = replace(read_manifest(exported), graphs=dict.fromkeys(engines.RUNTIMES, None))
+    assert engines._meant_by(settings.get("providers"), settings.get("device"), both) == expected
+    others = [name for name in engines.RUNTIMES if name != expected]
+    without = replace(both, graphs=dict.fromkeys(others, None))
+    assert engines._meant_by(settings.get("providers"), settings.get("device"), without) is None
+
+
 @pytest.mark.parametrize(("flags", "expected"), [("avx2 avx512_vnni", True), ("avx2 avx_vnni", True), ("avx2", False)])
 def test_vnni_is_read_from_the_flags(tmp_path, flags, expected):
     (tmp_path / "cpuinfo").write_text(f"processor : 0\nflags : fpu {flags}\n")

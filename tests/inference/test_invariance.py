@@ -17,6 +17,9 @@ SENTENCES = (
 )
 
 
+pytest.importorskip("openvino")
+
+
 @pytest.fixture(
     scope="module",
     params=[(model, runtime) for model in ("distilface-micro", "distilface-mini") for runtime in RUNTIMES],
