@@ -142,7 +142,11 @@ class MapResponse(BaseModel):
 
 
 class Info(BaseModel):
-    """What is served; ``max_tokens`` is where the model cuts a text, ``fields`` what a filter may name."""
+    """What is served.
+
+    ``max_tokens`` is where the model cuts a text, ``fields`` what a filter may name, ``unique`` those of them whose
+    values belong to one document each.
+    """
 
     model: str
     dimension: int
@@ -150,6 +154,7 @@ class Info(BaseModel):
     version: str
     index: dict[str, Any] | None
     fields: dict[str, Any]
+    unique: list[str]
 
 
 class Status(BaseModel):

@@ -194,6 +194,7 @@ class Service:
             "max_tokens": self.encoder.max_tokens,
             "version": metadata.version("distilface-st"),
             "fields": index.pop("fields", {}) if index else {},
+            "unique": index.pop("unique", []) if index else [],
             "index": index,
         }
 
