@@ -275,8 +275,7 @@ class SearchIndex:
         return [_hit(passage, 0.0) for passage in passages], vectors
 
     def info(self) -> dict[str, Any]:
-        """What the index holds: ``documents``, ``passages``, ``dimension``, ``model``, ``store``, ``fields``,
-        ``unique``.
+        """The index's ``documents``, ``passages``, ``dimension``, ``model``, ``store``, ``fields``, ``unique``.
 
         ``fields`` has some values of each metadata field that holds text, numbers, or lists of those. ``unique`` names
         the fields whose values belong to one document each, such as a title or an address, among some passages.

@@ -178,7 +178,7 @@ def first_hit(page: Page, server: PageServer, **metadata: Any) -> Any:
 
 
 def test_a_hit_is_headed_by_its_documents_title_which_links_to_its_address(page, server):
-    hit = first_hit(page, server, Title=" Looking after <b>bicycles</b> ", url="https://example.org/a b?c=1&d=\"2\"")
+    hit = first_hit(page, server, Title=" Looking after <b>bicycles</b> ", url='https://example.org/a b?c=1&d="2"')
     expect(hit.locator("h3")).to_have_text("Looking after <b>bicycles</b>")
     link = hit.locator("h3 a")
     expect(link).to_have_attribute("href", "https://example.org/a%20b?c=1&d=%222%22")
@@ -217,7 +217,7 @@ def test_the_best_known_field_is_the_heading_and_stays_text(page, server, metada
         "file:///etc/passwd",
         "//example.org",
         "/logout",
-        "\"><script>document.title=1</script>",
+        '"><script>document.title=1</script>',
         "",
         7,
         ["https://example.org"],

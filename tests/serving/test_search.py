@@ -156,6 +156,29 @@ def test_a_real_index_is_served_with_its_own_model(tmp_path) -> None:
         open_service("mini", tmp_path / "index")
 
 
+def test_the_index_is_asked_by_vectors_and_words_before_the_first_client_and_not_counted(tmp_path, monkeypatch) -> None:
+    for name in ("faiss", "bm25s", "onnxruntime"):
+        pytest.importorskip(name)
+    from distilface_st.search import SearchIndex, index_corpus
+
+    (tmp_path / "corpus.txt").write_text("\n".join(CORPUS), encoding="utf-8")
+    index_corpus(tmp_path / "corpus.txt", tmp_path / "index", "micro")
+    asked: list[bool] = []
+    search = SearchIndex.search
+
+    def noted(*args: Any, hybrid: bool = False, **options: Any) -> Any:
+        asked.append(hybrid)
+        return search(*args, hybrid=hybrid, **options)
+
+    monkeypatch.setattr(SearchIndex, "search", noted)
+    service = open_service(index=tmp_path / "index")
+    assert asked == [True]
+    with serving(service) as http:
+        counted = http.get("/metrics").text
+    for name in ("texts_total", "tokens_total", "batch_seconds_count"):
+        assert f"distilface_{name} 0.0" in counted
+
+
 def test_info_names_the_fields_whose_values_belong_to_one_document_each(tmp_path) -> None:
     pytest.importorskip("faiss")
     pytest.importorskip("onnxruntime")
