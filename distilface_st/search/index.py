@@ -275,24 +275,27 @@ class SearchIndex:
         return [_hit(passage, 0.0) for passage in passages], vectors
 
     def info(self) -> dict[str, Any]:
-        """What the index holds: ``documents``, ``passages``, ``dimension``, ``model``, ``store``, ``fields``.
+        """The index's ``documents``, ``passages``, ``dimension``, ``model``, ``store``, ``fields``, ``unique``.
 
-        ``fields`` has some values of each metadata field that holds text, numbers, or lists of those.
+        ``fields`` has some values of each metadata field that holds text, numbers, or lists of those. ``unique`` names
+        the fields whose values belong to one document each, such as a title or an address, among some passages.
         """
         counts = self.store.counts()
-        fields: dict[str, list[Any]] = {}
+        holders: dict[str, dict[Any, set[str]]] = {}
         for passage in self.store.sample(_SAMPLED, 0)[0]:
             for name, value in passage.metadata.items():
                 for item in value if isinstance(value, list) else [value]:
-                    if isinstance(item, (str, int, float)) and len(fields.setdefault(name, [])) < _EXAMPLES:
-                        fields[name] += [item] if item not in fields[name] else []
+                    if isinstance(item, (str, int, float)):
+                        holders.setdefault(name, {}).setdefault(item, set()).add(passage.document)
+        fields = dict(sorted(holders.items()))
         return {
             "documents": counts.documents,
             "passages": counts.passages,
             "dimension": self.store.dimension,
             "model": self.model,
             "store": self.manifest["store"],
-            "fields": {name: sorted(values, key=str) for name, values in sorted(fields.items())},
+            "fields": {name: sorted([*values][:_EXAMPLES], key=str) for name, values in fields.items()},
+            "unique": [name for name, values in fields.items() if all(len(own) == 1 for own in values.values())],
         }
 
     def verify(self) -> None:

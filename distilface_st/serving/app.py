@@ -49,6 +49,8 @@ _STATIC = Path(__file__).parent / "static"
 _WRITE_AT_ONCE = 64
 """Embeddings that are written as JSON on the event loop; more would hold up other requests."""
 
+_FIRST_QUERY = "The first run of a graph is slow: better now than for the first client."
+
 _ERRORS: dict[int | str, dict[str, Any]] = {
     "4XX": {"model": schemas.ErrorResponse, "description": "The request cannot be answered as it is."},
     "5XX": {"model": schemas.ErrorResponse, "description": "The server cannot answer now."},
@@ -95,7 +97,11 @@ def open_service(
     runtime: str | None = None,
     threads: int | None = None,
 ) -> Service:
-    """Open what :func:`serve` serves; :func:`create_app` makes an application of it."""
+    """Open what :func:`serve` serves; :func:`create_app` makes an application of it.
+
+    The encoder and the index are asked once, by vectors and by words, so that the first client waits no longer than the
+    next: before there is a queue, which would count it, and before the server handles SIGTERM, which stops it at once.
+    """
     opened = None if index is None else SearchIndex.open(index)
     if opened is not None:
         model, runtime = model or opened.model, runtime or opened.runtime
@@ -103,7 +109,10 @@ def open_service(
     if opened is not None:
         opened.use(encoder)  # which refuses another model than the index's
     served = ServedEncoder(encoder, display_name(model))
-    served.encode(["The first run of a graph is slow: better now than for the first client."])
+    served.encode([_FIRST_QUERY])
+    served.count_tokens([_FIRST_QUERY])
+    if opened is not None:
+        opened.search([_FIRST_QUERY], hybrid=True)
     return Service(served, opened, settings or ServerSettings())
 
 
@@ -181,7 +190,7 @@ def create_app(service: Service) -> FastAPI:
     app = FastAPI(
         title="distilface",
         version=metadata.version("distilface-st"),
-        description="Embeddings and search. Errors have the shape of OpenAI's.",
+        description="Embeddings, reranking and search. Errors have the shape of OpenAI's.",
         docs_url=None,
         redoc_url=None,
         lifespan=lifespan,
@@ -197,7 +206,7 @@ def create_app(service: Service) -> FastAPI:
 
 
 def _api_routes(service: Service) -> APIRouter:
-    """The routes that a key opens: OpenAI's, search, the map, what is served and what is counted."""
+    """The routes that a key opens: OpenAI's, reranking, search, the map, what is served and what is counted."""
     router = APIRouter()
 
     @router.post("/v1/embeddings", response_model=schemas.EmbeddingResponse)
@@ -219,6 +228,22 @@ def _api_routes(service: Service) -> APIRouter:
             "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
         }
         return Response(orjson.dumps(body), media_type="application/json")
+
+    @router.post("/v1/rerank", response_model_exclude_none=True)
+    async def rerank(request: schemas.RerankRequest) -> schemas.RerankResponse:
+        """Rank documents by how similar their embeddings are to a query's, as Cohere's and Jina's APIs do."""
+        _check_model(service, request.model)
+        texts = [entry if isinstance(entry, str) else entry.text for entry in request.documents]
+        _check_texts(service, [request.query], "query")
+        _check_texts(service, texts, "documents")
+        scores, tokens = await service.rerank(request.query, texts)
+        best = np.argsort(-scores, kind="stable")[: request.top_n].tolist()
+        results = [schemas.RerankResult(index=index, relevance_score=float(scores[index])) for index in best]
+        if request.return_documents:
+            for result in results:
+                result.document = schemas.RerankDocument(text=texts[result.index])
+        usage = schemas.Usage(prompt_tokens=tokens, total_tokens=tokens)
+        return schemas.RerankResponse(model=service.encoder.name, results=results, usage=usage)
 
     @router.get("/v1/models")
     async def models() -> schemas.ModelList:

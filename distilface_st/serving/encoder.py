@@ -20,6 +20,7 @@ from ..errors import InputError
 from ..models.encoders import (
     Kind,
     embedding_dimension,
+    embeddings_of,
     lasting_name,
     longest_input,
     manifest_of,
@@ -40,6 +41,8 @@ _RUN_TOKENS = 128
 docstring sentences of 499 tokens took 27 ms in runs of 128 and 60 ms in runs of 1,024."""
 
 
+_KINDS: tuple[Kind, ...] = ("query", "document")
+
 _NO_LIMIT = 2**31
 """A static model's limit is infinite, and that of a tokenizer without one is 10^30."""
 
@@ -48,7 +51,8 @@ class ServedEncoder:
     """An ``EdgeEncoder`` or a ``SentenceTransformer`` with a name for clients.
 
     ``max_tokens`` is where the model cuts a text (``None``: nowhere), ``query_kind`` is ``query`` where it embeds
-    queries differently from other text.
+    queries differently from other text, ``document_kind`` likewise. ``compares_units`` is whether its similarity
+    function is the cosine, to which the length of an embedding is nothing.
     """
 
     def __init__(self, model: Any, name: str) -> None:
@@ -56,20 +60,31 @@ class ServedEncoder:
         self.dimension = embedding_dimension(model)
         self.max_tokens = longest_input(model)
         usual: str = model.prompts.get(model.default_prompt_name or "") or ""
-        of_queries = model.prompts.get(prompt_of("query", model.prompts) or "") or ""
-        self._prompts: dict[Kind | None, str] = {None: usual, "query": of_queries}
+        self._prompts: dict[Kind | None, str] = {None: usual}
+        for kind in _KINDS:
+            self._prompts[kind] = model.prompts.get(prompt_of(kind, model.prompts) or "") or ""
         routed = any(type(part).__name__ == "Router" for part in getattr(model, "children", list)())
         self.query_kind: Kind | None = "query" if routed or self._prompts["query"] != usual else None
+        self.document_kind: Kind | None = "document" if routed or self._prompts["document"] != usual else None
+        self.compares_units = getattr(model, "similarity_fn_name", None) in (None, "cosine")
         self._exported = hasattr(model, "input_lengths")
         # A copy, since setting a tokenizer's truncation while another thread uses it is an error.
         self._tokenizer: Any = None if self._exported else copy.deepcopy(model.tokenizer)
         self._counting, self._encoding = threading.Lock(), threading.Lock()
 
-    def encode(self, texts: Sequence[str], kind: Kind | None = None) -> np.ndarray:
-        """Embeddings of length 1, shape (texts, d), float32; with the model's default prompt, or that of a kind."""
+    def encode(self, texts: Sequence[str], kind: Kind | None = None, unit: bool = True) -> np.ndarray:
+        """Embeddings, shape (texts, d), float32; with the model's default prompt, or that of a kind.
+
+        They have length 1, or where ``unit`` is false that which the model gave them.
+        """
         options: dict[str, Any] = {"batch_tokens": _RUN_TOKENS} if self._exported else {}
+        embed = unit_embeddings if unit else embeddings_of
         with self._encoding:
-            return unit_embeddings(self.model, texts, kind, **options)
+            return embed(self.model, texts, kind, show_progress_bar=False, **options)
+
+    def similarity(self, queries: np.ndarray, documents: np.ndarray) -> Any:
+        """How similar embeddings are by the model's own similarity function, shape (queries, documents)."""
+        return self.model.similarity(queries, documents)
 
     def count_tokens(self, texts: Sequence[str], kind: Kind | None = None) -> list[int]:
         """How many tokens of each text the model reads, special and prompt ones included."""
@@ -134,6 +149,7 @@ class _Job:
     texts: Sequence[str]
     tokens: Sequence[int]
     kind: Kind | None
+    unit: bool
     future: Future[np.ndarray] = field(default_factory=Future)
     rows: list[np.ndarray] = field(default_factory=list)
     taken: int = 0
@@ -185,13 +201,17 @@ class Batcher:
         if self.queued_texts and (too_many or self.queued_tokens + tokens > self._settings.queue_tokens):
             raise OverloadedError(max(1, min(60, math.ceil(self.queued_tokens * self._seconds_per_token))))
 
-    def submit(self, texts: Sequence[str], tokens: Sequence[int], kind: Kind | None = None) -> Future[np.ndarray]:
-        """Queue a request: texts, how many tokens each has, and their kind; those of several kinds share no batch.
+    def submit(
+        self, texts: Sequence[str], tokens: Sequence[int], kind: Kind | None = None, unit: bool = True
+    ) -> Future[np.ndarray]:
+        """Queue a request: texts, how many tokens each has, their kind, and whether rows are scaled to length 1.
+
+        Requests that differ in the last two share no batch.
 
         It may be called from any thread, and refuses what :meth:`check_room` refuses. It gives the embeddings to come,
         shape (texts, d); cancelling them takes the request out of the queue.
         """
-        job = _Job(texts, tokens, kind)
+        job = _Job(texts, tokens, kind, unit)
         with self._changed:
             self.check_room(len(texts), sum(tokens))
             self._jobs.append(job)
@@ -262,7 +282,7 @@ class Batcher:
         budget = self._settings.batch_tokens if self._settings.batching else math.inf
         while self._jobs and budget > 0:
             job = self._jobs[0]
-            if parts and job.kind != parts[0].job.kind:
+            if parts and (job.kind, job.unit) != (parts[0].job.kind, parts[0].job.unit):
                 break
             stop = job.taken
             # The first text of a batch is taken whatever its length: it would wait for ever otherwise.
@@ -281,15 +301,16 @@ class Batcher:
         return parts
 
     def _encode(self, parts: list[_Part]) -> None:
+        first_job = parts[0].job
         try:
-            rows = self._encoder.encode([text for part in parts for text in part.texts], parts[0].job.kind)
+            rows = self._encoder.encode([text for part in parts for text in part.texts], first_job.kind, first_job.unit)
         except Exception as error:
             if len(parts) > 1:  # one request's text must not fail the others'
                 for part in parts:
                     self._encode([part])
                 return
             with suppress(InvalidStateError):
-                parts[0].job.future.set_exception(error)
+                first_job.future.set_exception(error)
             return
         first = 0
         for job, texts, _ in parts:

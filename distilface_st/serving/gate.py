@@ -37,7 +37,7 @@ OPEN_PATHS = frozenset({"/", "/docs", "/openapi.json", "/health", "/ready", "/fa
 
 BEARER = HTTPBearer(auto_error=False)
 
-_WORK = frozenset({"/v1/embeddings", "/search", "/map"})
+_WORK = frozenset({"/v1/embeddings", "/v1/rerank", "/search", "/map"})
 _KNOWN_PATHS = OPEN_PATHS | _WORK | {"/v1/models", "/info", "/metrics"}
 _KINDS = {401: "authentication_error", 429: "rate_limit_error"}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from ..search.hits import Hit  # noqa: TC001 (pydantic reads the annotation)
 
@@ -24,6 +24,25 @@ def _text_or_tokens(value: object) -> object:
 
 def _is_tokens(value: object) -> bool:
     return isinstance(value, list) and all(isinstance(entry, int) and not isinstance(entry, bool) for entry in value)
+
+
+def _texts_or_objects(value: object) -> object:
+    """Say plainly what is wrong with ``documents``."""
+    if value == []:
+        raise ValueError("the list is empty: send one document or more")
+    entries = value if isinstance(value, list) else [value]
+    texts = [entry.get("text") if isinstance(entry, dict) else entry for entry in entries]
+    if entries is not value or not all(isinstance(text, str) for text in texts):
+        raise ValueError('send a list of strings, or of objects with a string "text"')
+    if not all(texts):
+        raise ValueError("a document is empty")
+    return value
+
+
+def _not_blank(value: str) -> str:
+    if not value.strip():
+        raise ValueError("the query is blank")
+    return value
 
 
 _Text = Annotated[str, Field(min_length=1)]
@@ -93,6 +112,38 @@ class EmbeddingResponse(BaseModel):
     usage: Usage
 
 
+class RerankDocument(BaseModel):
+    """A document's text; other fields of it are not read."""
+
+    text: _Text
+
+
+class RerankRequest(_Strict):
+    """Cohere's and Jina's request for documents in the order of their relevance to a query."""
+
+    query: Annotated[_Text, AfterValidator(_not_blank)]
+    documents: Annotated[list[_Text | RerankDocument], Field(min_length=1), BeforeValidator(_texts_or_objects)]
+    model: str | None = None
+    top_n: Annotated[int, Field(ge=1)] | None = None
+    return_documents: bool = False
+
+
+class RerankResult(BaseModel):
+    """The place of a document in the request, its similarity to the query, and itself where that was asked for."""
+
+    index: int
+    relevance_score: float
+    document: RerankDocument | None = None
+
+
+class RerankResponse(BaseModel):
+    """Documents, most similar first."""
+
+    model: str
+    results: list[RerankResult]
+    usage: Usage
+
+
 class Model(BaseModel):
     """A model that is served."""
 
@@ -142,7 +193,11 @@ class MapResponse(BaseModel):
 
 
 class Info(BaseModel):
-    """What is served; ``max_tokens`` is where the model cuts a text, ``fields`` what a filter may name."""
+    """What is served.
+
+    ``max_tokens`` is where the model cuts a text, ``fields`` what a filter may name, ``unique`` those of them whose
+    values belong to one document each.
+    """
 
     model: str
     dimension: int
@@ -150,6 +205,7 @@ class Info(BaseModel):
     version: str
     index: dict[str, Any] | None
     fields: dict[str, Any]
+    unique: list[str]
 
 
 class Status(BaseModel):

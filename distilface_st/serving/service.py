@@ -21,6 +21,7 @@ from .schemas import MapResponse, Point
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from ..models.encoders import Kind
     from ..search import Hit, SearchIndex
     from .encoder import ServedEncoder
 
@@ -156,15 +157,29 @@ class Service:
         self.batcher.close()
         self.batcher.join(self.settings.drain_timeout)
 
-    async def embed(self, texts: Sequence[str]) -> tuple[np.ndarray, int]:
-        """Embeddings of length 1, shape (texts, d), and how many tokens were read. Cancelling leaves the queue."""
+    async def embed(self, texts: Sequence[str], kind: Kind | None = None, unit: bool = True) -> tuple[np.ndarray, int]:
+        """Embeddings, shape (texts, d), and how many tokens were read. Cancelling leaves the queue.
+
+        They have length 1, or where ``unit`` is false that which the model gave them.
+        """
         self.batcher.check_room(len(texts))
         if sum(map(len, texts)) <= _COUNT_AT_ONCE:
-            tokens = self.encoder.count_tokens(texts)
+            tokens = self.encoder.count_tokens(texts, kind)
         else:
-            tokens = await anyio.to_thread.run_sync(self.encoder.count_tokens, texts)
-        rows = await asyncio.wrap_future(self.batcher.submit(texts, tokens))
+            tokens = await anyio.to_thread.run_sync(self.encoder.count_tokens, texts, kind)
+        rows = await asyncio.wrap_future(self.batcher.submit(texts, tokens, kind, unit))
         return rows, sum(tokens)
+
+    async def rerank(self, query: str, documents: Sequence[str]) -> tuple[np.ndarray, int]:
+        """How similar a query is to documents, by the model's own similarity function, and how many tokens were read.
+
+        Shape (documents,), float64, rounded so that equal documents, whose embeddings may differ in the last bit, tie.
+        """
+        encoder = self.encoder
+        asked, of_query = await self.embed([query], encoder.query_kind, encoder.compares_units)
+        rows, of_documents = await self.embed(documents, encoder.document_kind, encoder.compares_units)
+        scores = np.asarray(encoder.similarity(asked, rows), dtype=np.float64)[0]
+        return scores.round(6), of_query + of_documents
 
     async def search(self, query: str, k: int, filter: dict[str, Any] | None, hybrid: bool) -> list[Hit]:  # noqa: A002
         """The best ``k`` documents for a query."""
@@ -194,6 +209,7 @@ class Service:
             "max_tokens": self.encoder.max_tokens,
             "version": metadata.version("distilface-st"),
             "fields": index.pop("fields", {}) if index else {},
+            "unique": index.pop("unique", []) if index else [],
             "index": index,
         }
 

@@ -35,6 +35,8 @@ class FakeEncoder:
     dimension = DIMENSION
     max_tokens: int | None = 64
     query_kind: str | None = None
+    document_kind: str | None = None
+    compares_units = True
 
     def __init__(self, seconds: float = 0.0) -> None:
         self.seconds = seconds
@@ -44,7 +46,7 @@ class FakeEncoder:
         self.go.set()
         self.started = threading.Event()
 
-    def encode(self, texts: Sequence[str], kind: str | None = None) -> np.ndarray:
+    def encode(self, texts: Sequence[str], kind: str | None = None, unit: bool = True) -> np.ndarray:
         self.calls.append(list(texts))
         self.kinds.append(kind)
         self.started.set()
@@ -53,6 +55,9 @@ class FakeEncoder:
         if any("poison" in text for text in texts):
             raise RuntimeError(f"cannot encode {texts!r}")
         return np.stack([vector(text) for text in texts])
+
+    def similarity(self, queries: np.ndarray, documents: np.ndarray) -> np.ndarray:
+        return queries @ documents.T
 
     def text_of(self, ids: Sequence[int]) -> str:
         if not all(0 <= number < 100 for number in ids):

@@ -130,6 +130,8 @@ class PageServer:
         busy: How many of the next answers are 429.
         indexed: Whether there is an index.
         delays: Seconds to wait before a query's hits, by query.
+        metadata: More metadata of documents, by id.
+        unique: Fields whose values belong to one document each, with their values.
         received: Path and body of every request to the API.
     """
 
@@ -138,6 +140,8 @@ class PageServer:
     busy: int = 0
     indexed: bool = True
     delays: dict[str, float] = field(default_factory=dict)
+    metadata: dict[str, dict[str, Any]] = field(default_factory=dict)
+    unique: dict[str, list[str]] = field(default_factory=dict)
     received: list[tuple[str, Any]] = field(default_factory=list)
 
     def reset(self) -> None:
@@ -191,14 +195,16 @@ def _app(server: PageServer) -> FastAPI:
         index = {"documents": 24, "passages": 240, "store": "memory"} if server.indexed else None
         fields = {"section": list(CORPUS), "year": [2021, 2022, 2023, 2024]} if server.indexed else {}
         model = {"model": "distilface-mini", "dimension": 96, "max_tokens": 256, "version": "0.2.0"}
-        return {**model, "index": index, "fields": fields}
+        return {**model, "index": index, "fields": fields | server.unique, "unique": list(server.unique)}
 
     @app.post("/search")
     def search(body: dict[str, Any]) -> Any:
         time.sleep(server.delays.get(body["query"], 0))
         if body["query"] == "broken":
             return JSONResponse({"detail": "The query is broken."}, 400)
-        return {"hits": [] if body["query"] == "nothing" else hits(body)}
+        found = [] if body["query"] == "nothing" else hits(body)
+        more = [{**hit["metadata"], **server.metadata.get(hit["id"], {})} for hit in found]
+        return {"hits": [{**hit, "metadata": own} for hit, own in zip(found, more, strict=True)]}
 
     @app.get("/map")
     def scatter() -> dict[str, Any]:

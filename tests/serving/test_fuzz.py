@@ -12,7 +12,7 @@ def test_no_request_is_a_server_error_and_every_answer_is_as_described(http) -> 
     schemathesis = pytest.importorskip("schemathesis")
     schema = schemathesis.openapi.from_dict(http.get("/openapi.json").json())
     operations = [found.ok() for found in schema.get_all_operations()]
-    assert {"/v1/embeddings", "/search", "/map"} <= {operation.path for operation in operations}
+    assert {"/v1/embeddings", "/v1/rerank", "/search", "/map"} <= {operation.path for operation in operations}
     for operation in operations:
         posted = operation.method == "post"
         statuses = _fuzz(operation, str(http.base_url), examples=600 if posted else 30)

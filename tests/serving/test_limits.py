@@ -77,7 +77,7 @@ def test_without_the_key_nothing_is_told(locked, headers) -> None:
         answer = locked.get(path, headers=headers)
         assert answer.status_code == 401
         assert answer.json()["error"]["code"] == "invalid_api_key"
-    for path in ("/v1/embeddings", "/search"):
+    for path in ("/v1/embeddings", "/v1/rerank", "/search"):
         assert locked.post(path, json={"input": "a", "query": "a"}, headers=headers).status_code == 401
 
 

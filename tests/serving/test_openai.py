@@ -129,7 +129,7 @@ def test_null_means_the_default(micro) -> None:
 
 
 @pytest.mark.parametrize("kind", ["application/x-www-form-urlencoded", "text/plain", None, "multipart/form-data"])
-@pytest.mark.parametrize("path", ["/v1/embeddings", "/search"])
+@pytest.mark.parametrize("path", ["/v1/embeddings", "/v1/rerank", "/search"])
 def test_json_sent_as_something_else_is_told_how(http, kind, path) -> None:
     headers = {} if kind is None else {"Content-Type": kind}
     answer = http.post(path, content=b'{"input": "a", "query": "a"}', headers=headers)

@@ -168,6 +168,86 @@ def test_markup_in_a_passage_stays_text(page, server):
     assert page.title() != "1"
 
 
+def first_hit(page: Page, server: PageServer, **metadata: Any) -> Any:
+    """The hit of the bicycle document, with more metadata."""
+    server.metadata = {BICYCLE["id"]: metadata}
+    opened(page, server)
+    page.fill("#query", BICYCLE["text"])
+    expect(page.locator(".hit .passage").first).to_have_text(BICYCLE["text"])
+    return page.locator(".hit").first
+
+
+def test_a_hit_is_headed_by_its_documents_title_which_links_to_its_address(page, server):
+    hit = first_hit(page, server, Title=" Looking after <b>bicycles</b> ", url='https://example.org/a b?c=1&d="2"')
+    expect(hit.locator("h3")).to_have_text("Looking after <b>bicycles</b>")
+    link = hit.locator("h3 a")
+    expect(link).to_have_attribute("href", "https://example.org/a%20b?c=1&d=%222%22")
+    expect(link).to_have_attribute("rel", "noopener noreferrer")
+    expect(hit.locator(".source span").first).to_have_text(BICYCLE["id"])
+    assert hit.locator("dt").all_text_contents() == ["section", "year"]
+    assert page.locator(".hit b").count() == 0
+    expect(page.locator("h3", has_text=documents()[0]["id"])).to_have_count(0)
+
+
+@pytest.mark.parametrize(
+    ("metadata", "heading"),
+    [
+        ({"path": "guides/bikes.md"}, "guides/bikes.md"),
+        ({"subject": "Bikes", "path": "guides/bikes.md"}, "Bikes"),
+        ({"heading": "Care", "subject": "Bikes"}, "Care"),
+        ({"title": " ", "name": "Bikes"}, "Bikes"),
+        ({"title": 1984}, "1984"),
+        ({"title": "<img src=x onerror=document.title=1>"}, "<img src=x onerror=document.title=1>"),
+    ],
+)
+def test_the_best_known_field_is_the_heading_and_stays_text(page, server, metadata, heading):
+    hit = first_hit(page, server, **metadata)
+    expect(hit.locator("h3")).to_have_text(heading)
+    assert page.locator("img, .hit a").count() == 0
+    assert page.title() != "1"
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "javascript:document.title=1",
+        " JavaScript:document.title=1",
+        "java\nscript:document.title=1",
+        "data:text/html,<script>document.title=1</script>",
+        "file:///etc/passwd",
+        "//example.org",
+        "/logout",
+        '"><script>document.title=1</script>',
+        "",
+        7,
+        ["https://example.org"],
+        {"href": "https://example.org"},
+        None,
+    ],
+)
+def test_what_is_no_address_of_the_web_stays_text(page, server, address):
+    hit = first_hit(page, server, link=address)
+    assert page.locator(".hit a, .hit script, .hit h3").count() == 0
+    expect(hit.locator(".source span").first).to_have_text(BICYCLE["id"])
+    expect(hit.locator("dt").last).to_have_text("link")
+
+
+def test_a_hit_without_a_title_links_its_id_with_the_first_address_that_is_one(page, server):
+    hit = first_hit(page, server, url="javascript:alert(1)", href="http://example.org/")
+    expect(hit.locator(".source a")).to_have_attribute("href", "http://example.org/")
+    expect(hit.locator(".source a")).to_have_text(BICYCLE["id"])
+    expect(hit.locator(".chips")).to_contain_text("javascript:alert(1)")
+
+
+def test_a_field_of_one_document_a_value_is_no_filter_and_no_colour(page, server):
+    server.unique = {"title": [f"Title {number}" for number in range(20)]}
+    opened(page, server)
+    expect(page.locator("[data-field]")).to_have_count(2)
+    expect(page.locator("[data-field=title]")).to_have_count(0)
+    page.click("#map-tab")
+    expect(page.locator("#colour option")).to_have_text(["none", "section", "year"])
+
+
 def test_401_asks_for_the_key_until_it_is_right(page, server):
     server.key = "right"
     page.goto(server.url)

@@ -1,13 +1,17 @@
 from __future__ import annotations
 
 import json
+import re
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+import distilface_st
 from distilface_st import InputError
+from distilface_st.datasets.corpus import TITLE_FIELDS
 from distilface_st.serving import open_service
 from distilface_st.serving.service import pca_2d
 
@@ -150,6 +154,53 @@ def test_a_real_index_is_served_with_its_own_model(tmp_path) -> None:
     assert CORPUS[1][start:end] == "We repair bicycles."
     with pytest.raises(InputError, match="another model"):
         open_service("mini", tmp_path / "index")
+
+
+def test_the_index_is_asked_by_vectors_and_words_before_the_first_client_and_not_counted(tmp_path, monkeypatch) -> None:
+    for name in ("faiss", "bm25s", "onnxruntime"):
+        pytest.importorskip(name)
+    from distilface_st.search import SearchIndex, index_corpus
+
+    (tmp_path / "corpus.txt").write_text("\n".join(CORPUS), encoding="utf-8")
+    index_corpus(tmp_path / "corpus.txt", tmp_path / "index", "micro")
+    asked: list[bool] = []
+    search = SearchIndex.search
+
+    def noted(*args: Any, hybrid: bool = False, **options: Any) -> Any:
+        asked.append(hybrid)
+        return search(*args, hybrid=hybrid, **options)
+
+    monkeypatch.setattr(SearchIndex, "search", noted)
+    service = open_service(index=tmp_path / "index")
+    assert asked == [True]
+    with serving(service) as http:
+        counted = http.get("/metrics").text
+    for name in ("texts_total", "tokens_total", "batch_seconds_count"):
+        assert f"distilface_{name} 0.0" in counted
+
+
+def test_info_names_the_fields_whose_values_belong_to_one_document_each(tmp_path) -> None:
+    pytest.importorskip("faiss")
+    pytest.importorskip("onnxruntime")
+    from distilface_st.search import index_corpus
+
+    shared: dict[str, Any] = {"lang": "en", "tags": ["all", "x"]}
+    lines = [{"text": text, "title": f"T{i}", "own": [i, -i - 1], **shared} for i, text in enumerate(CORPUS)]
+    lines[0] |= {"doi": "10.1"}
+    (tmp_path / "corpus.jsonl").write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
+    index_corpus(tmp_path / "corpus.jsonl", tmp_path / "index", "micro")
+    with serving(open_service(index=tmp_path / "index")) as http:
+        info = http.get("/info").json()
+    assert info["unique"] == ["doi", "own", "title"]
+    assert sorted(info["fields"]) == ["doi", "lang", "own", "tags", "title"]
+    assert "unique" not in info["index"]
+
+
+def test_the_page_knows_the_titles_that_the_readers_of_documents_know() -> None:
+    script = (Path(distilface_st.__file__).parent / "serving" / "static" / "search.js").read_text(encoding="utf-8")
+    found = re.search(r"const TITLES = (\[.*\]);", script)
+    assert found is not None
+    assert json.loads(found.group(1)) == [*TITLE_FIELDS, "path"]
 
 
 def test_pca_2d_keeps_what_differs_most() -> None:

@@ -31,6 +31,18 @@ from tests.serving.fakes import FakeEncoder, fake_service
 run(fake_service(FakeEncoder(seconds=0.3), batch_tokens=2), host=sys.argv[1], port=0)
 """
 
+WARMING = """
+import sys, time
+from distilface_st.search import SearchIndex, index_corpus
+from distilface_st.serving import serve
+index_corpus(sys.argv[1] + "/corpus.txt", sys.argv[1] + "/index", "micro")
+def search(*_, **__):
+    print("warming", file=sys.stderr, flush=True)
+    time.sleep(60)
+SearchIndex.search = search
+serve(index=sys.argv[1] + "/index", port=0)
+"""
+
 
 @contextmanager
 def process(host: str) -> Iterator[tuple[subprocess.Popen[str], httpx.Client, list[str]]]:
@@ -87,3 +99,16 @@ def test_an_idle_server_stops_at_once_and_one_open_to_all_without_a_key_warns() 
         assert http.get("/ready").status_code == 200
         started.send_signal(signal.SIGTERM)
         assert started.wait(5) == 0
+
+
+def test_a_server_that_is_told_to_stop_before_it_is_ready_stops_at_once(tmp_path) -> None:
+    pytest.importorskip("faiss")
+    pytest.importorskip("onnxruntime")
+    (tmp_path / "corpus.txt").write_text("Bread rises in the cold.\n", encoding="utf-8")
+    command = [sys.executable, "-c", WARMING, str(tmp_path)]
+    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as started:
+        assert started.stderr is not None
+        assert any(line == "warming\n" for line in started.stderr)
+        started.send_signal(signal.SIGTERM)
+        assert started.wait(5) != 0
+        assert "Traceback" not in started.stderr.read()

@@ -30,6 +30,9 @@ export function chips(metadata) {
   return pairs.length ? [el("dl", { class: "chips" }, ...pairs)] : [];
 }
 
+/** Names of the fields worth choosing a value of: not those whose values belong to one document each. */
+export const filterable = ({ fields = {}, unique = [] }) => Object.keys(fields).filter((name) => !unique.includes(name));
+
 /** What went wrong, and a button that tries again. */
 export function problem(error, again) {
   return el("div", { class: "problem", role: "alert" }, el("p", {}, error.message),

@@ -1,6 +1,6 @@
 // The map view: a canvas scatter plot of passages with pan, zoom, keyboard, and the neighbours of a point.
 import { call } from "./api.js";
-import { byId, chips, el, plural, problem } from "./dom.js";
+import { byId, chips, el, filterable, plural, problem } from "./dom.js";
 import { measure, onScreen, panBy, reset, size, zoom, zoomAt } from "./view.js";
 
 const COLOURS = 8; // The last one is for every value that is not among the commonest seven.
@@ -29,7 +29,7 @@ export async function startMap(info) {
   canvas.setAttribute("aria-label", `Map of ${plural(points.length, "passage")}: near means alike in meaning`);
   clear();
   measure(points);
-  offerColours(info.fields ?? {});
+  offerColours(filterable(info));
   listen();
   readPalette();
 }
@@ -97,7 +97,7 @@ function placeTip() {
 // Colouring by a metadata field
 
 function offerColours(fields) {
-  const names = Object.keys(fields).filter((name) => points.some(({ metadata }) => metadata?.[name] !== undefined));
+  const names = fields.filter((name) => points.some(({ metadata }) => metadata?.[name] !== undefined));
   byId("colour-pill").hidden = names.length === 0;
   colour.replaceChildren(el("option", { value: "" }, "none"), ...names.map((name) => el("option", {}, name)));
   colour.addEventListener("change", colourPoints);

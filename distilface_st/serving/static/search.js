@@ -1,15 +1,20 @@
 // The search view: live results, filters, and the best sentence of every hit.
 import { call } from "./api.js";
-import { byId, chips, debounced, el, marked, plural, problem } from "./dom.js";
+import { byId, chips, debounced, el, filterable, marked, plural, problem } from "./dom.js";
 
 const [query, hybrid, count, filters] = ["query", "hybrid", "count", "filters"].map(byId);
+// Where a document's title and address are, the best name first. The readers of documents know the same titles; a path
+// stands in where there is none.
+const TITLES = ["title", "heading", "headline", "subject", "summary", "name", "question", "query", "path"];
+const ADDRESSES = ["url", "link", "href"];
+
 const [status, hits, empty] = ["search-status", "hits", "search-empty"].map(byId);
 let fields = {};
 let newest = null;
 
 export function startSearch(info) {
   fields = info.fields ?? {};
-  filters.replaceChildren(...Object.keys(fields).map(filterPill));
+  filters.replaceChildren(...filterable(info).map(filterPill));
   const index = info.index;
   explain(`${plural(index.passages, "passage")} of ${plural(index.documents, "document")}`,
     "A question or a few words will do: what counts is the meaning, not the spelling.");
@@ -83,11 +88,33 @@ function hitItem(hit, best) {
   bar.style.setProperty("--share", best > 0 ? Math.max(hit.score, 0) / best : 0);
   const score = el("span", { class: "score", title: "Similarity; the bar is relative to the best hit" },
     bar, el("span", {}, el("span", { class: "hidden" }, "score "), hit.score.toFixed(best < 0.1 ? 4 : 3)));
-  const source = hit.passage > 0 ? `${hit.id} · passage ${hit.passage + 1}` : String(hit.id);
-  return el("li", { class: "hit" },
-    el("p", { class: "source" }, el("span", {}, source), score),
-    el("p", { class: "passage" }, ...marked(hit.text, hit.highlight)), ...chips(hit.metadata));
+  const { [fieldOf(hit, TITLES, titleOf)]: title, ...untitled } = hit.metadata ?? {};
+  const { [fieldOf(hit, ADDRESSES, addressOf)]: address, ...others } = untitled;
+  const heading = linked(titleOf(title) ?? String(hit.id), addressOf(address));
+  const place = hit.passage > 0 ? ` · passage ${hit.passage + 1}` : "";
+  const top = titleOf(title)
+    ? [el("div", { class: "head" }, el("h3", {}, heading), score), el("p", { class: "source" }, el("span", {}, hit.id, place))]
+    : [el("p", { class: "source" }, el("span", {}, heading, place), score)];
+  return el("li", { class: "hit" }, ...top,
+    el("p", { class: "passage" }, ...marked(hit.text, hit.highlight)), ...chips(others));
 }
+
+/** The first of the names, in any case, under which a hit's metadata holds what `read` can read. */
+function fieldOf({ metadata }, names, read) {
+  const known = new Map(Object.keys(metadata ?? {}).reverse().map((name) => [name.toLowerCase(), name]));
+  return names.map((name) => known.get(name)).find((name) => name !== undefined && read(metadata[name]));
+}
+
+const titleOf = (value) => (["string", "number"].includes(typeof value) && String(value).trim()) || null;
+
+/** An address that a link may lead to: of the web alone, since one of `javascript:` would run as the page's own. */
+function addressOf(value) {
+  if (typeof value !== "string" || !URL.canParse(value)) return null;
+  const { protocol, href } = new URL(value);
+  return ["http:", "https:"].includes(protocol) ? href : null;
+}
+
+const linked = (text, href) => (href ? el("a", { href, target: "_blank", rel: "noopener noreferrer" }, text) : text);
 
 function explain(title, text) {
   empty.replaceChildren(el("h3", {}, title), el("p", {}, text));
