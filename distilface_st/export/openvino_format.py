@@ -100,10 +100,14 @@ def _tables_in_blocks(model: Any, base: Any) -> None:
                 tables[node.get_friendly_name()] = values
     for node in model.get_ordered_ops():
         if node.get_friendly_name() in tables:
-            found = look_up(node, *quantize_blocks(tables[node.get_friendly_name()]))
-            for user in node.output(0).get_target_inputs():
-                user.replace_source_output(found.output(0))
+            replace_node(node, look_up(node, *quantize_blocks(tables[node.get_friendly_name()])))
     model.validate_nodes_and_infer_types()
+
+
+def replace_node(node: Any, found: Any) -> None:
+    """Give the output of ``found`` to whatever takes that of ``node``."""
+    for user in node.output(0).get_target_inputs():
+        user.replace_source_output(found.output(0))
 
 
 def look_up(node: Any, table: np.ndarray, scales: np.ndarray) -> Any:

@@ -18,7 +18,7 @@ from ..errors import InputError
 from ..inference.manifest import PACKED_FILES, WEIGHTS
 from ..models.packed import SCALE
 from .graph_format import quantize_static
-from .openvino_format import OpenVINOFormat, in_float, look_up
+from .openvino_format import OpenVINOFormat, in_float, look_up, replace_node
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -61,9 +61,7 @@ class PackedOpenVINOFormat(OpenVINOFormat):
         for node in model.get_ordered_ops():
             if name := weights.pop(node.get_friendly_name(), None):
                 change = look_up if node.get_type_name() == "Gather" else _multiply
-                found = change(node, self.stored[name], self.stored[name + SCALE])
-                for user in node.output(0).get_target_inputs():
-                    user.replace_source_output(found.output(0))
+                replace_node(node, change(node, self.stored[name], self.stored[name + SCALE]))
         if weights:
             raise InputError(f"The graph cannot share the weights of {min(weights.values())}: nncf has changed it.")
         model.validate_nodes_and_infer_types()
